@@ -1,0 +1,4 @@
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
+class AccountAdapter(DefaultAccountAdapter): pass
+class MFAAdapter(DefaultMFAAdapter): pass

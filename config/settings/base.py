@@ -1,0 +1,270 @@
+"""Every setting, with its unit and its reason. dev, test and production hold only differences."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import timedelta
+
+import environ
+from csp.constants import NONE, SELF
+
+from config import env
+
+BASE_DIR = env.ROOT
+DATA_DIR = env.data_dir()
+
+DEBUG = False
+SECRET_KEY = env.secret_key()
+ALLOWED_HOSTS = env.allowed_hosts()
+PUBLIC_URL = env.public_url()
+IS_DEMO = env.is_demo()
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "csp",
+    "jobs",
+    "annotation",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "annotation.middleware.AccessMiddleware",
+    "annotation.middleware.DomainErrorMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "annotation.context_processors.site",
+            ],
+        },
+    },
+]
+
+# --- Database -------------------------------------------------------------------------------------------
+# SQLite before these releases can lose committed pages when two WAL connections write and checkpoint at the
+# same instant (sqlite.org/wal.html#walresetbug). There the rollback journal is used instead.
+_linked = sqlite3.sqlite_version_info
+SQLITE_HAS_SAFE_WAL = (
+    _linked >= (3, 51, 3) or (3, 50, 7) <= _linked < (3, 51, 0) or (3, 44, 6) <= _linked < (3, 45, 0)
+)
+SQLITE_JOURNAL_MODE = "WAL" if SQLITE_HAS_SAFE_WAL else "DELETE"
+SQLITE_INIT = ";".join(
+    [
+        f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}",
+        # FULL: a rating that was acknowledged survives a power cut. NORMAL gives the same under WAL for a crash
+        # of the program, but not for one of the machine; the save path can pay for FULL.
+        "PRAGMA synchronous=FULL",
+        "PRAGMA temp_store=MEMORY",
+        "PRAGMA cache_size=-16000",  # KiB: 16 MB a connection
+    ]
+)
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's description of the database behind `url`, with the options each engine needs."""
+    config: dict[str, object] = environ.Env.db_url_config(url)
+    if str(config["ENGINE"]).endswith("sqlite3"):
+        config["OPTIONS"] = {
+            # A transaction that reads first and writes later cannot be helped by the busy timeout: take the
+            # write lock at its start.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,  # seconds to wait for the write lock
+            "init_command": SQLITE_INIT,
+        }
+    else:
+        config["CONN_HEALTH_CHECKS"] = True
+    config["CONN_MAX_AGE"] = None  # one connection per thread, kept
+    return config
+
+
+DATABASES = {"default": database(env.database_url())}
+# With IMMEDIATE, wrapping every request in a transaction would make every page view a writer.
+ATOMIC_REQUESTS = False
+
+# Log-in counters must be seen by all processes, so per-process memory will not do.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": env.cache_url()}
+    if env.cache_url()
+    else {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "site_cache"}
+}
+
+# --- People ---------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "annotation.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "account_login"
+ACCOUNT_ADAPTER = "annotation.adapters.AccountAdapter"
+MFA_ADAPTER = "annotation.adapters.MFAAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_PREVENT_ENUMERATION = True
+ALLAUTH_TRUSTED_PROXY_COUNT = env.trusted_proxy_count()
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Qingting"
+STAFF_NEEDS_SECOND_FACTOR = True
+INVITATION_LIFETIME = timedelta(days=14)
+
+SESSION_COOKIE_AGE = 12 * 3600  # seconds of idleness; a working day
+SESSION_SAVE_EVERY_REQUEST = False  # middleware renews a session that is half used up
+SESSION_ABSOLUTE_AGE = 7 * 24 * 3600  # seconds after which a fresh sign-in is asked for in any case
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True  # pages carry the token in a form field; scripts read it there
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "annotation.views.errors.csrf_failure"
+
+# --- Headers --------------------------------------------------------------------------------------------
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+# Enforced. No inline script or style, no other host. Trusted types are on wherever htmx is not
+# (annotation.views.staff relaxes that one directive for pages that poll).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "font-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "require-trusted-types-for": ["'script'"],
+        "trusted-types": [NONE],
+    },
+}
+
+# --- Language and time ----------------------------------------------------------------------------------
+LANGUAGE_CODE = "zh-hans"
+LANGUAGES = [("zh-hans", "简体中文"), ("en", "English")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+USE_TZ = True
+TIME_ZONE = "Asia/Shanghai"  # what pages show; the database holds UTC
+
+# --- Files ----------------------------------------------------------------------------------------------
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+MEDIA_ROOT = DATA_DIR / "uploads"  # named by us, never served
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024  # bytes of a form or JSON body
+FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes; larger uploads go to disk
+UPLOAD_MAX_BYTES = 2 * 1024**3  # the SoulChatCorpus release is 0.9 GB
+
+# --- API ------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "annotation.api.authentication.TokenAuthentication",
+    ],
+    # DRF views opt out of the site's log-in middleware, so the default here must refuse.
+    "DEFAULT_PERMISSION_CLASSES": ["annotation.api.permissions.Nobody"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "annotation.api.errors.exception_handler",
+    "DEFAULT_VERSIONING_CLASS": None,
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "STRICT_JSON": True,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Qingting API",
+    "DESCRIPTION": "Blinded human evaluation of counselling LLMs.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["annotation.api.permissions.IsStaffRole"],
+    "SERVE_AUTHENTICATION": ["rest_framework.authentication.SessionAuthentication"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Work in the background -----------------------------------------------------------------------------
+CELERY_BROKER_URL = env.broker_url()
+BROKER_DIR = DATA_DIR / "broker"
+if CELERY_BROKER_URL.startswith("filesystem"):
+    for _folder in ("messages", "control"):
+        (BROKER_DIR / _folder).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(BROKER_DIR / "messages"),
+        "data_folder_out": str(BROKER_DIR / "messages"),
+        "control_folder": str(BROKER_DIR / "control"),
+    }
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True  # the job row in the database is the truth
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_BEAT_SCHEDULE = {"sweep": {"task": "jobs.sweep", "schedule": 30.0}}  # seconds
+JOB_LEASE_SECONDS = 60  # a job whose worker has been silent this long is taken back
+
+FIELD_ENCRYPTION_KEYS = env.fernet_keys()
+
+# --- Rating ---------------------------------------------------------------------------------------------
+IDLE_AFTER_SECONDS = 90  # no input for this long stops the active clock; long enough to read a dialogue
+BREAK_AFTER_MINUTES = 25  # of active time; a suggestion, never a lock
+SUPPORT_CONTACT = ""  # shown on the help page where a study names none
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.log_level()},
+    # Django logs every 4xx as a warning; ours are answers, not accidents.
+    "loggers": {"django.request": {"level": "ERROR"}},
+}

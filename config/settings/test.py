@@ -1,0 +1,17 @@
+"""For the tests: the same middleware and database rules, fast hashing, files in a folder of their own."""
+
+import os
+import tempfile
+
+os.environ.setdefault("QINGTING_DATA_DIR", tempfile.mkdtemp(prefix="qingting-test-"))
+
+from config.settings.base import *  # noqa: F403
+
+ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # made for speed; nothing real is hashed
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+CELERY_BROKER_URL = "memory://"
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str] = {}

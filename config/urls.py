@@ -1,0 +1,12 @@
+"""One include per app."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("annotation.urls")),
+    path("api/v1/", include("annotation.api.urls")),
+]
+
+handler403 = "annotation.views.errors.forbidden"
+handler404 = "annotation.views.errors.not_found"
+handler500 = "annotation.views.errors.server_error"
