@@ -1,0 +1,1 @@
+"""Who rates what, in which order, and what a rater may see: numbers only, no database and no Django."""
