@@ -50,12 +50,12 @@ class RatingMatrix(NamedTuple):
     """The ratings of one dimension, responses in rows.
 
     ratings: shape (n_responses, n_raters), on the points of the scale; NaN = not rated.
-    responses: one (item, system) per row, sorted;  raters: one name per column, sorted.
+    responses: one (item, system) per row, sorted, as a MultiIndex;  raters: one name per column, sorted.
     clusters: shape (n_responses,), 0 … n_clusters - 1: the dialogue a row belongs to.
     """
 
     ratings: FloatArray
-    responses: pd.MultiIndex
+    responses: pd.Index
     raters: tuple[str, ...]
     clusters: IntArray
     scale: Scale
@@ -64,6 +64,16 @@ class RatingMatrix(NamedTuple):
     def n_items(self) -> int:
         """Distinct items among the rows."""
         return len(self.responses.unique("item"))
+
+    @property
+    def n_responses(self) -> int:
+        """Distinct responses among the rows."""
+        return len({(item, system) for item, system, *_ in self.responses})
+
+    @property
+    def n_raters(self) -> int:
+        """Distinct raters, who stand in the columns or, for repeat pairs, in the rows."""
+        return len(self.responses.unique("rater") if "rater" in self.responses.names else self.raters)
 
 
 class RatingTable:
@@ -173,7 +183,10 @@ class RatingTable:
         occasion = np.where(rows["is_repeat"], "repeat", "first")
         rows = rows.assign(occasion=occasion)
         twice = rows.groupby(["item", "system", "rater"])["occasion"].transform("size") == 2
-        return _pivoted(rows[twice], ["item", "system", "rater"], "occasion", self.scale(dimension))
+        pairs = _pivoted(rows[twice], ["item", "system", "rater"], "occasion", self.scale(dimension))
+        if len(pairs.ratings):
+            return pairs
+        return pairs._replace(ratings=np.empty((0, 2)), raters=("first", "repeat"))
 
     def content_hash(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of scales and ratings; the order of rows changes nothing."""
@@ -204,7 +217,7 @@ def _pivoted(rows: pd.DataFrame, index: list[str], columns: str, scale: Scale) -
     clusters = pd.factorize(names, sort=True)[0].astype(np.int64)
     return RatingMatrix(
         ratings=wide.to_numpy(dtype=np.float64),
-        responses=pd.MultiIndex.from_tuples(list(wide.index), names=index),
+        responses=wide.index,
         raters=tuple(str(name) for name in wide.columns),
         clusters=clusters,
         scale=scale,
@@ -217,6 +230,11 @@ def _refuse_gaps(frame: pd.DataFrame) -> None:
         if empty.any():
             hint = "; a rating that was not given is a row that is not there" if name == "value" else ""
             raise ValueError(f"row {frame.index[empty][0]}: {name} is missing{hint}")
+    odd = ~frame["is_repeat"].isin([True, False])
+    if odd.any():
+        raise ValueError(
+            f"row {frame.index[odd][0]}: is_repeat is {frame['is_repeat'][odd].iloc[0]!r}, not true or false"
+        )
 
 
 def _refuse_off_scale(frame: pd.DataFrame, scales: tuple[Scale, ...]) -> None:
