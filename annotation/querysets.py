@@ -16,9 +16,7 @@ class StudyQuerySet(QuerySet[Any]):
         """Admins see all studies, researchers theirs, raters none (they meet a study through their seat)."""
         if user.is_admin:
             return self
-        return (
-            self.filter(members__user=user, members__role="researcher") if user.is_site_staff else self.none()
-        )
+        return self.filter(members__user=user, members__role="researcher") if user.is_site_staff else self.none()
 
     def drafts(self) -> Self:
         return self.filter(state="draft")

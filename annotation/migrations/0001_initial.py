@@ -258,7 +258,7 @@ class Migration(migrations.Migration):
                 ('version', models.CharField(max_length=20)),
                 ('title', models.JSONField()),
                 ('intro', models.JSONField()),
-                ('source', models.TextField(blank=True)),
+                ('source', models.JSONField(default=dict)),
                 ('content_hash', models.CharField(max_length=64)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],

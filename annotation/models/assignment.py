@@ -45,9 +45,7 @@ class Placement(models.Model):
 
     public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="placements")
-    rater = models.ForeignKey(
-        Member, models.PROTECT, related_name="placements"
-    )  # = assignment.rater, for the index
+    rater = models.ForeignKey(Member, models.PROTECT, related_name="placements")  # = assignment.rater, for the index
     study_response = models.ForeignKey(StudyResponse, models.PROTECT, related_name="placements")
     slot = models.PositiveSmallIntegerField()  # 0 = A: the order of the responses to one item
     position = models.PositiveIntegerField()  # planned place in the rater's queue, from 0

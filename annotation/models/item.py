@@ -107,9 +107,7 @@ class System(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["kind"], condition=Q(kind="reference"), name="one_human_reference"
-            )
+            models.UniqueConstraint(fields=["kind"], condition=Q(kind="reference"), name="one_human_reference")
         ]
 
     def __str__(self) -> str:
@@ -135,9 +133,7 @@ class Response(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["system", "item", "repeat"], name="one_response_per_system_item_repeat"
-            ),
+            models.UniqueConstraint(fields=["system", "item", "repeat"], name="one_response_per_system_item_repeat"),
             models.CheckConstraint(condition=~Q(text=""), name="response_has_text"),
         ]
 

@@ -192,9 +192,7 @@ class PracticeAnswer(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["member", "practice_set", "item_id"], name="one_answer_per_practice_item"
-            )
+            models.UniqueConstraint(fields=["member", "practice_set", "item_id"], name="one_answer_per_practice_item")
         ]
 
     def __str__(self) -> str:

@@ -24,9 +24,7 @@ class Rating(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["placement", "dimension"], name="one_rating_per_placement_and_dimension"
-            ),
+            models.UniqueConstraint(fields=["placement", "dimension"], name="one_rating_per_placement_and_dimension"),
         ]
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ class Rubric(models.Model):
     version = models.CharField(max_length=20)  # semantic: 1.0.0
     title = models.JSONField()  # {"zh": str, "en": str}, as in all texts of a rubric
     intro = models.JSONField()
-    source = models.TextField(blank=True)
+    source = models.JSONField(default=dict)
     content_hash = models.CharField(max_length=64)  # SHA-256 of the whole content file
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -57,9 +57,7 @@ class Dimension(models.Model):
         ordering = ["rubric", "order"]
         constraints = [
             models.UniqueConstraint(fields=["rubric", "key"], name="one_dimension_per_key"),
-            models.CheckConstraint(
-                condition=Q(highest__gte=1, highest__lte=9), name="scale_has_two_to_ten_points"
-            ),
+            models.CheckConstraint(condition=Q(highest__gte=1, highest__lte=9), name="scale_has_two_to_ten_points"),
         ]
 
     def __str__(self) -> str:
@@ -134,9 +132,7 @@ class Study(models.Model):
         default=Decimal("8.00"),
         validators=[MinValueValidator(0)],
     )
-    consent = models.JSONField(
-        default=dict
-    )  # {"title", "body", "sensitive_tick", "agree_tick"}: {"zh", "en"}
+    consent = models.JSONField(default=dict)  # {"title", "body", "sensitive_tick", "agree_tick"}: {"zh", "en"}
     contact = models.CharField(_("study contact"), max_length=200, blank=True)
     retention = models.CharField(_("data kept until"), max_length=200, blank=True)
     is_demo = models.BooleanField(default=False)
@@ -152,9 +148,7 @@ class Study(models.Model):
     plan_hash = models.CharField(max_length=64, blank=True)
     plan_frozen_at = models.DateTimeField(null=True, blank=True)
     unblinded_at = models.DateTimeField(null=True, blank=True)
-    unblinded_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+"
-    )
+    unblinded_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="+")
 
     objects: ClassVar[models.Manager[Study]] = StudyQuerySet.as_manager()
 
@@ -163,8 +157,7 @@ class Study(models.Model):
         verbose_name_plural = "studies"
         constraints = [
             models.CheckConstraint(
-                condition=Q(state="draft", opened_at__isnull=True)
-                | (~Q(state="draft") & Q(opened_at__isnull=False)),
+                condition=Q(state="draft", opened_at__isnull=True) | (~Q(state="draft") & Q(opened_at__isnull=False)),
                 name="study_past_draft_was_opened",
             ),
             models.CheckConstraint(

@@ -155,7 +155,7 @@ SESSION_SAVE_EVERY_REQUEST = False  # middleware renews a session that is half u
 SESSION_ABSOLUTE_AGE = 7 * 24 * 3600  # seconds after which a fresh sign-in is asked for in any case
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-CSRF_COOKIE_HTTPONLY = True  # pages carry the token in a form field; scripts read it there
+CSRF_COOKIE_HTTPONLY = False  # the rating page reads it anew after signing in again in another tab
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "annotation.views.errors.csrf_failure"
 
@@ -197,7 +197,7 @@ STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "config.storage.StaticStorage"},
 }
 MEDIA_ROOT = DATA_DIR / "uploads"  # named by us, never served
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024  # bytes of a form or JSON body
