@@ -15,3 +15,5 @@ STORAGES = {
 }
 CELERY_BROKER_URL = "memory://"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str] = {}
+if os.environ.get("QINGTING_TEST_DB"):  # test runs beside one another on one PostgreSQL
+    DATABASES["default"]["TEST"] = {"NAME": f"test_qingting_{os.environ['QINGTING_TEST_DB']}"}  # noqa: F405
