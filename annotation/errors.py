@@ -75,3 +75,10 @@ class InvitationUnusable(DomainError):
 
     status = 410
     code = "invitation_unusable"
+
+
+class RoleConflict(DomainError):
+    """A person has one role for life, and one seat in a study."""
+
+    status = 409
+    code = "role_conflict"

@@ -2,9 +2,12 @@
 
 from django.urls import include, path
 
+from annotation.admin import site
+
 urlpatterns = [
     path("", include("annotation.urls")),
     path("api/v1/", include("annotation.api.urls")),
+    path("django-admin/", site.urls),
 ]
 
 handler403 = "annotation.views.errors.forbidden"
