@@ -72,8 +72,8 @@ class Site(admin.AdminSite):
         return guarded
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
-        """Without Django's own pages for passwords and for jumping to a public page of an object."""
-        unwanted = {"password_change", "password_change_done", "view_on_site", "jsi18n", "autocomplete"}
+        """Without the pages that nothing here uses."""
+        unwanted = {"password_change_done", "view_on_site", "autocomplete"}
         return [route for route in super().get_urls() if getattr(route, "name", None) not in unwanted]
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -82,6 +82,9 @@ class Site(admin.AdminSite):
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return redirect("account_logout")
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return redirect("account_change_password")
 
 
 site = Site(name="admin")

@@ -86,7 +86,7 @@ class AccessMiddleware:
             session[SIGNED_IN_AT] = session[RENEWED_AT] = now
         if now - session[SIGNED_IN_AT] >= settings.SESSION_ABSOLUTE_AGE:
             return True
-        if now - session.get(RENEWED_AT, 0) > settings.SESSION_COOKIE_AGE / 2:
+        if now - session.get(RENEWED_AT, 0) >= settings.SESSION_COOKIE_AGE / 2:
             session[RENEWED_AT] = now  # a changed session is saved with a fresh expiry
         return False
 

@@ -16,6 +16,7 @@ _numbers = count(1)
 
 def make_user(name: str | None = None, *, role: str = Role.RATER, **fields) -> User:
     name = name or f"person{next(_numbers)}"
+    fields.setdefault("language", "en")  # a person's language goes before the site's
     is_admin = role == Role.ADMIN
     user = User(username=name, role=role, is_staff=is_admin, is_superuser=False, **fields)
     user.set_unusable_password()
