@@ -59,8 +59,8 @@ class Site(admin.AdminSite):
             return False
         return not settings.STAFF_NEEDS_SECOND_FACTOR or has_passed_second_factor(request)
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., HttpResponseBase]:
-        inner = super().admin_view(view, cacheable)
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:
+        inner: Callable[..., HttpResponseBase] = super().admin_view(view, cacheable)
 
         # Django's own scripts write HTML as strings; every other directive of the policy stays.
         @csp_replace({"require-trusted-types-for": None, "trusted-types": None})
@@ -80,10 +80,10 @@ class Site(admin.AdminSite):
         """The site's own sign-in, which asks for the second factor."""
         return redirect(f"{reverse('account_login')}?{urlencode({'next': reverse('admin:index')})}")
 
-    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return redirect("account_logout")
 
-    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return redirect("account_change_password")
 
 

@@ -16,7 +16,8 @@ from annotation.models.people import hash_token
 
 def usable_invitation(token: str) -> Invitation:
     """The invitation behind a link. Raises InvitationUnusable, which does not say whether it ever existed."""
-    invitation = Invitation.objects.usable().filter(token_hash=hash_token(token)).select_related("user").first()
+    links = Invitation.objects.usable().select_related("user")
+    invitation: Invitation | None = links.filter(token_hash=hash_token(token)).first()
     if invitation is None or (invitation.user is not None and not invitation.user.is_active):
         raise InvitationUnusable(
             _("This link was used before, has expired or was withdrawn. Ask whoever sent it for a new one.")

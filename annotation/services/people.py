@@ -123,7 +123,7 @@ def accept_invitation(*, token: str, person: User | None, language: str) -> User
     at once. Raises InvitationUnusable, or RoleConflict if `person` cannot take what the link offers (the link then
     stays usable).
     """
-    invitation = (
+    invitation: Invitation | None = (
         Invitation.objects.usable()
         .select_related("seat__study", "study", "user")
         .filter(token_hash=hash_token(token))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from allauth.account.internal.flows.login import record_authentication
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.db import DatabaseError, connection
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -37,13 +39,18 @@ from annotation.services import people as services
 from annotation.services.support import read_support
 from annotation.views.access import for_roles, public
 
+
+def _me(request: HttpRequest) -> User:
+    return cast(User, request.user)  # the gate let nobody else in
+
+
 # --- The door -------------------------------------------------------------------------------------------
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """To where one's work is."""
-    return redirect("study_list" if request.user.is_site_staff else "rater_home")
+    return redirect("study_list" if _me(request).is_site_staff else "rater_home")
 
 
 @public
@@ -95,7 +102,8 @@ def accept_invitation(request: HttpRequest, token: str) -> HttpResponse:
     if person is not None:
         logout(request)  # somebody else's session: nothing of it may be carried over
     record_authentication(request, guest, method="invitation")
-    return perform_login(request, guest, redirect_url=reverse("home"))
+    response: HttpResponse = perform_login(request, guest, redirect_url=reverse("home"))
+    return response
 
 
 # --- One's own account ----------------------------------------------------------------------------------
@@ -103,7 +111,7 @@ def accept_invitation(request: HttpRequest, token: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def account(request: HttpRequest) -> HttpResponse:
-    person = request.user
+    person = _me(request)
     if request.method == "POST":
         form = AccountForm(request.POST)
         if form.is_valid():
@@ -143,18 +151,18 @@ def api_tokens(request: HttpRequest) -> HttpResponse:
     secret = ""
     if request.method == "POST" and form.is_valid():
         _token, secret = services.create_api_token(
-            person=request.user, name=form.cleaned_data["name"], lifetime=form.lifetime
+            person=_me(request), name=form.cleaned_data["name"], lifetime=form.lifetime
         )
         form = TokenForm()
-    context = {"form": form, "secret": secret, "tokens": usable_tokens(request.user)}
+    context = {"form": form, "secret": secret, "tokens": usable_tokens(_me(request))}
     return render(request, "annotation/people/tokens.html", context)
 
 
 @require_POST
 @for_roles("researcher", "admin")
 def api_token_revoke(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    token = get_object_or_404(ApiToken, public_id=public_id, user=request.user)
-    services.revoke_api_token(token=token, by=request.user)
+    token = get_object_or_404(ApiToken, public_id=public_id, user=_me(request))
+    services.revoke_api_token(token=token, by=_me(request))
     messages.success(request, _("The token no longer works."))
     return redirect("api_tokens")
 
@@ -192,7 +200,7 @@ def invite_staff(request: HttpRequest) -> HttpResponse:
     form = InviteStaffForm(request.POST)
     if not form.is_valid():
         return _people_page(request, form, status=422)
-    invitation, secret = services.create_invitation(by=request.user, **form.cleaned_data)
+    invitation, secret = services.create_invitation(by=_me(request), **form.cleaned_data)
     return _people_page(request, link=_link(secret), link_for=invitation.label or invitation.get_role_display())
 
 
@@ -200,16 +208,16 @@ def invite_staff(request: HttpRequest) -> HttpResponse:
 @for_roles("admin")
 def revoke_staff_invitation(request: HttpRequest) -> HttpResponse:
     invitation = _posted_invitation(request, pending_staff_invitations())
-    services.revoke_invitation(invitation=invitation, by=request.user)
+    services.revoke_invitation(invitation=invitation, by=_me(request))
     messages.success(request, _("The link no longer works."))
     return redirect("people")
 
 
-def _posted_invitation(request: HttpRequest, among: object) -> Invitation:
+def _posted_invitation(request: HttpRequest, among: QuerySet[Invitation]) -> Invitation:
     number = request.POST.get("invitation", "")
     if not number.isdecimal() or len(number) > 18:
         raise Http404
-    return get_object_or_404(among, pk=int(number))  # type: ignore[call-overload, no-any-return]
+    return get_object_or_404(among, pk=int(number))
 
 
 def _person(username: str) -> User:
@@ -220,14 +228,14 @@ def _person(username: str) -> User:
 @for_roles("admin")
 def make_sign_in_link(request: HttpRequest, username: str) -> HttpResponse:
     person = _person(username)
-    _invitation, secret = services.create_sign_in_link(person=person, by=request.user)
+    _invitation, secret = services.create_sign_in_link(person=person, by=_me(request))
     return _people_page(request, link=_link(secret), link_for=person.get_full_name() or person.username)
 
 
 @require_POST
 @for_roles("admin")
 def deactivate_person(request: HttpRequest, username: str) -> HttpResponse:
-    services.deactivate_person(person=_person(username), by=request.user)
+    services.deactivate_person(person=_person(username), by=_me(request))
     messages.success(request, _("The account is closed."))
     return redirect("people")
 
@@ -235,7 +243,7 @@ def deactivate_person(request: HttpRequest, username: str) -> HttpResponse:
 @require_POST
 @for_roles("admin")
 def reactivate_person(request: HttpRequest, username: str) -> HttpResponse:
-    services.reactivate_person(person=_person(username), by=request.user)
+    services.reactivate_person(person=_person(username), by=_me(request))
     messages.success(request, _("The account is open again."))
     return redirect("people")
 
@@ -243,7 +251,7 @@ def reactivate_person(request: HttpRequest, username: str) -> HttpResponse:
 @require_POST
 @for_roles("admin")
 def remove_second_factor(request: HttpRequest, username: str) -> HttpResponse:
-    services.remove_second_factor(person=_person(username), by=request.user)
+    services.remove_second_factor(person=_person(username), by=_me(request))
     messages.success(request, _("The second factor was removed; a new one is asked for at the next sign-in."))
     return redirect("people")
 
@@ -252,7 +260,8 @@ def remove_second_factor(request: HttpRequest, username: str) -> HttpResponse:
 
 
 def _study(request: HttpRequest, public_id: UUID) -> Study:
-    return get_object_or_404(Study.objects.visible_to(request.user), public_id=public_id)
+    study: Study = get_object_or_404(Study.objects.visible_to(_me(request)), public_id=public_id)
+    return study
 
 
 def _study_people_page(
@@ -291,9 +300,9 @@ def make_seat_link(request: HttpRequest, public_id: UUID, seat: UUID) -> HttpRes
     form = SeatLinkForm(request.POST)
     label = form.cleaned_data["label"] if form.is_valid() else ""
     if member.user is None:
-        _invitation, secret = services.create_invitation(role=Role.RATER, seat=member, by=request.user, label=label)
+        _invitation, secret = services.create_invitation(role=Role.RATER, seat=member, by=_me(request), label=label)
     else:
-        _invitation, secret = services.create_sign_in_link(person=member.user, by=request.user)
+        _invitation, secret = services.create_sign_in_link(person=member.user, by=_me(request))
     return _study_people_page(request, study, link=_link(secret), link_for=member.code)
 
 
@@ -303,7 +312,7 @@ def invite_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
     form = SeatLinkForm(request.POST)
     label = form.cleaned_data["label"] if form.is_valid() else ""
-    _invitation, secret = services.create_invitation(role=Role.RESEARCHER, study=study, by=request.user, label=label)
+    _invitation, secret = services.create_invitation(role=Role.RESEARCHER, study=study, by=_me(request), label=label)
     return _study_people_page(request, study, link=_link(secret), link_for=label or _("a researcher"))
 
 
@@ -312,7 +321,7 @@ def invite_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
 def revoke_study_invitation(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
     invitation = _posted_invitation(request, pending_invitations_of(study))
-    services.revoke_invitation(invitation=invitation, by=request.user)
+    services.revoke_invitation(invitation=invitation, by=_me(request))
     messages.success(request, _("The link no longer works."))
     return redirect("study_people", public_id)
 
@@ -327,7 +336,7 @@ def add_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
         if person is None or person.role != Role.RESEARCHER:
             form.add_error("username", _("There is no researcher with this username."))
         else:
-            services.add_researcher(study=study, person=person, by=request.user)
+            services.add_researcher(study=study, person=person, by=_me(request))
             messages.success(request, _("The researcher was added."))
             return redirect("study_people", public_id)
     return _study_people_page(request, study, form, status=422)

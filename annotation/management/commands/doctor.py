@@ -11,7 +11,7 @@ from annotation.doctor import findings
 
 class Command(BaseCommand):
     help = "Check database, cache, keys, hosts, broker, disk, clock, fonts and deployment settings."
-    requires_system_checks: list[str] = []  # type: ignore[assignment]  # it reports them itself, in one line
+    requires_system_checks: list[str] = []  # it reports them itself, in one line
 
     def handle(self, *args: Any, **options: Any) -> None:
         n_problems = 0
