@@ -208,7 +208,6 @@ class PlanForm(forms.Form):
         ),
         widget=forms.Textarea(attrs={"rows": 16}),
         max_length=100_000,
-        required=False,
     )
 
 

@@ -45,7 +45,9 @@ def draw(candidates: Iterable[Candidate], n: int, seed: int, *, by_stratum: bool
         else:
             heapq.heappushpop(heap, ticket)
     drawn = [
-        ticket for stratum, share in share_out(n_seen, n).items() for ticket in sorted(kept[stratum], reverse=True)[:share]
+        ticket
+        for stratum, share in share_out(n_seen, n).items()
+        for ticket in sorted(kept[stratum], reverse=True)[:share]
     ]
     return [id_ for _, id_ in sorted(drawn, reverse=True)], sum(n_seen.values())
 
