@@ -10,7 +10,7 @@ from allauth.mfa.totp import views as totp_views
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from annotation.forms_people import ChangePasswordForm, SetPasswordForm
+from annotation.forms.people import ChangePasswordForm, SetPasswordForm
 
 
 def sign_out(request: HttpRequest) -> HttpResponseBase:

@@ -23,7 +23,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.i18n import set_language as django_set_language
 
-from annotation.forms_people import AccountForm, AddResearcherForm, InviteStaffForm, SeatLinkForm, TokenForm
+from annotation.forms.people import AccountForm, AddResearcherForm, InviteStaffForm, SeatLinkForm, TokenForm
 from annotation.models import ApiToken, Invitation, Role, Study, User
 from annotation.selectors_people import (
     contacts_for,
