@@ -22,6 +22,7 @@ from annotation.models import Member
 from annotation.selectors import Card, card, next_card, previous_card, rater_seat
 from annotation.services.ratings import Change, answer_notice, mark_shown, submit_rating
 
+MAX_HELD = 50  # cards the browser may name as being there already
 MAX_INTERVAL_MS = 24 * 3600 * 1000  # a day: more cannot have passed between two saves of one page
 
 
@@ -37,7 +38,7 @@ class ChangeInput(serializers.Serializer[Any]):
     active_ms = serializers.IntegerField(min_value=0, max_value=MAX_INTERVAL_MS, default=0)
     hidden_ms = serializers.IntegerField(min_value=0, max_value=MAX_INTERVAL_MS, default=0)
     idle_ms = serializers.IntegerField(min_value=0, max_value=MAX_INTERVAL_MS, default=0)
-    holding = serializers.ListField(child=serializers.UUIDField(), max_length=3, required=False)
+    holding = serializers.ListField(child=serializers.UUIDField(), max_length=MAX_HELD, required=False)
 
 
 class NoticeInput(serializers.Serializer[Any]):
@@ -58,11 +59,11 @@ def _with_card(rater: Member, shown: Card | None) -> dict[str, Any] | None:
 
 @extend_schema(exclude=True)
 class NextView(RaterView):
-    """The next placement that the browser does not hold (`holding`, up to three ids)."""
+    """The next placement that the browser does not hold (`holding`: their ids)."""
 
     def get(self, request: Request, seat: UUID) -> Response:
         rater = rater_seat(request.user, seat)
-        holding = serializers.ListField(child=serializers.UUIDField(), max_length=3).run_validation(
+        holding = serializers.ListField(child=serializers.UUIDField(), max_length=MAX_HELD).run_validation(
             request.query_params.getlist("holding")
         )
         shown = next_card(rater, besides=tuple(holding)) if _may_rate(rater) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -62,6 +62,8 @@ def submit_rating(*, user: User, public_id: UUID, change: Change) -> Saved:
     rater, study = placement.rater, placement.rater.study
     scale = dimensions(study)
     _check_scores(change, scale)
+    if change.base_rev != placement.rev:  # told first: what else is wrong may come from the old view
+        return _resent(placement, change) or _refuse_stale(placement)
     is_final = change.is_final or placement.state == Placement.State.FINAL
     if missing := [key for key in scale if is_final and key not in change.scores]:
         raise Incomplete(_("Some criteria have no score yet."), missing=missing)
@@ -73,11 +75,7 @@ def submit_rating(*, user: User, public_id: UUID, change: Change) -> Saved:
         saved = _resent(placement, change)
         if saved is None:
             raise DomainError(_("This operation was used for another response."), field="op_id") from error
-    if saved is None:
-        saved = _resent(placement, change)
-    if saved is None:
-        raise StaleRevision(_("This response was changed in another window."), current=_current_state(placement))
-    return saved
+    return saved or _resent(placement, change) or _refuse_stale(placement)
 
 
 def _placement_of(user: User, public_id: UUID) -> Placement:
@@ -205,6 +203,10 @@ def _resent(placement: Placement, change: Change) -> Saved | None:
         saved_at=event.created_at,
         n_done=rater.n_final,
     )
+
+
+def _refuse_stale(placement: Placement) -> NoReturn:
+    raise StaleRevision(_("This response was changed in another window."), current=_current_state(placement))
 
 
 def _current_state(placement: Placement) -> dict[str, Any]:

@@ -1,5 +1,11 @@
 """All pages of the site, a module for each family of readers."""
 
-from annotation.urls import library, people, rater, research
+from annotation.urls import library, people, rater, reports, research
 
-urlpatterns = [*people.urlpatterns, *rater.urlpatterns, *research.urlpatterns, *library.urlpatterns]
+urlpatterns = [
+    *people.urlpatterns,
+    *rater.urlpatterns,
+    *research.urlpatterns,
+    *reports.urlpatterns,
+    *library.urlpatterns,
+]

@@ -14,6 +14,8 @@ const RECENT = 20;
 
 let card = setup.card; // what is on the page
 let ahead = []; // cards held for later, nearest first; never final ones
+const behind = []; // cards rated on this page, latest last: going back needs no connection
+const submitted = new Set(); // placements whose final scores the server has not acknowledged yet
 let isWaiting = false; // nothing to show until the server answers
 let isLocked = false; // paused, closed or withdrawn
 let isOver = false; // the server has no further card
@@ -39,13 +41,18 @@ const outbox = new Outbox({
       data: {
         ...operation,
         ...(note === undefined ? {} : { note }),
-        ...(operation.is_final ? { holding: [card?.public_id, ahead[0]?.public_id].filter(Boolean) } : {}),
+        ...(operation.is_final ? { holding: held() } : {}),
       },
     }),
   onState: showState,
   onSaved: whenSaved,
   onRefused: whenRefused,
 });
+
+// What the server need not send again: on the page, in hand, or submitted and not acknowledged yet.
+function held() {
+  return [...new Set([card?.public_id, ...ahead.map((next) => next.public_id), ...submitted])].filter(Boolean).slice(-50);
+}
 
 function storage() {
   try {
@@ -165,11 +172,12 @@ function clearErrors() {
 
 // --- Moving on -------------------------------------------------------------------------------------------------------
 
+const holding = () => new URLSearchParams(held().map((id) => ["holding", id]));
+
 async function prefetch() {
   if (ahead.length > 0 || isOver || isLocked) return;
-  const holding = new URLSearchParams([["holding", card.public_id]]);
   try {
-    const { status, body } = await call(`${setup.urls.next}?${holding}`);
+    const { status, body } = await call(`${setup.urls.next}?${holding()}`);
     if (status === 200) hold(body.card, body.progress);
   } catch {
     // Without a connection there is nothing to hold; the answer to the next save brings one.
@@ -180,7 +188,7 @@ function hold(next, counts) {
   if (counts && outbox.size === 0) Object.assign(progress, counts);
   if (!next) {
     if (ahead.length === 0) isOver = true;
-  } else if (next.public_id !== card?.public_id && !ahead.some((held) => held.public_id === next.public_id)) {
+  } else if (!held().includes(next.public_id)) {
     ahead.push(next);
   }
   showProgress();
@@ -210,7 +218,7 @@ async function fetchNext() {
     return; // the answer to the last save brings the next card
   }
   try {
-    const { status, body } = await call(setup.urls.next);
+    const { status, body } = await call(`${setup.urls.next}?${holding()}`);
     if (status === 200) hold(body.card, body.progress);
     else if (status === 401 || status === 403) $("signed-out").showModal();
     else throw new Error(String(status));
@@ -221,14 +229,19 @@ async function fetchNext() {
 }
 
 async function goBack() {
-  const answer = await call(address("previous", card.public_id)).catch(() => null);
-  if (!answer || answer.status !== 200) return;
-  if (!answer.body.card) {
-    $("form-error").textContent = words.first;
+  if (behind.length > 0) {
+    stepBack(behind.pop());
     return;
   }
+  const answer = await call(address("previous", card.public_id)).catch(() => null);
+  if (!answer || answer.status !== 200) return;
+  if (answer.body.card) stepBack(answer.body.card);
+  else $("form-error").textContent = words.first;
+}
+
+function stepBack(previous) {
   if (!card.is_final && card.text) ahead.unshift({ ...card, scores: chosen(), note: $("note").value, is_flagged: $("flag").checked });
-  show(answer.body.card);
+  show(previous);
 }
 
 // --- Saving ----------------------------------------------------------------------------------------------------------
@@ -272,8 +285,10 @@ function submit() {
   const wasFinal = card.is_final;
   const note = $("note").value === card.note ? undefined : $("note").value;
   card.note = $("note").value;
+  submitted.add(card.public_id);
   save({ isFinal: true, note });
   card.is_final = true;
+  behind.push(card);
   if (!wasFinal) {
     progress.n_done += 1;
     paces = [...paces, spentHere].slice(-RECENT);
@@ -283,6 +298,7 @@ function submit() {
 }
 
 function whenSaved(placement, body, operation) {
+  if (operation.is_final) submitted.delete(placement);
   if (body.next !== undefined && operation.is_final) hold(body.next, null);
   if (placement === card?.public_id) card.rev = body.rev;
   if (isWaiting && outbox.size === 0) {
@@ -292,6 +308,7 @@ function whenSaved(placement, body, operation) {
 }
 
 function whenRefused(placement, status, body, operation) {
+  submitted.delete(placement);
   if (status === 409 && body.code === "stale_revision") {
     resolveConflict(placement, body.current, operation);
   } else if (status === 423) {
@@ -333,7 +350,9 @@ function resolveConflict(placement, theirs, mine) {
     $("conflict").close();
     if (keepMine) {
       const { op_id: _spent, base_rev: _old, ...values } = mine;
-      outbox.put(placement, { ...values, is_final: mine.is_final || theirs.is_final, baseRev: theirs.rev });
+      const scores = { ...theirs.scores, ...mine.scores };
+      outbox.put(placement, { ...values, scores, is_final: mine.is_final || theirs.is_final, baseRev: theirs.rev });
+      if (placement === card?.public_id) show({ ...card, ...theirs, scores }, { focus: false });
     } else if (placement === card?.public_id) {
       show({ ...card, ...theirs }, { focus: false });
     }

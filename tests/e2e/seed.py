@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from itertools import count
 
 import django
 
@@ -14,7 +16,7 @@ django.setup()
 from django.conf import settings  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from annotation.models import Role  # noqa: E402
+from annotation.models import Member, Role  # noqa: E402
 from annotation.services.opening import open_study  # noqa: E402
 from annotation.services.people import create_sign_in_link  # noqa: E402
 from tests import factories  # noqa: E402
@@ -32,12 +34,17 @@ REPLIES = [
 ]
 
 
+factories._numbers = count(time.time_ns() // 1000)  # names differ from those of an earlier call
+
+
 def link(person) -> str:
     _invitation, token = create_sign_in_link(person=person, by=None)
     return f"{settings.PUBLIC_URL}/join/{token}/"
 
 
 def main(options: dict) -> dict:
+    if "again" in options:  # a fresh link for the person in this seat; it ends the older one
+        return {"link": link(Member.objects.get(pk=options["again"]).user)}
     risky = options.pop("risky", False)
     is_open = options.pop("is_open", True)
     hostile = options.pop("hostile", "")
@@ -66,7 +73,6 @@ def main(options: dict) -> dict:
         "seats": [str(rater.public_id) for rater in raters],
         "seat_pks": [rater.pk for rater in raters],
         "rater_links": [link(rater.user) for rater in raters],
-        "second_links": [link(rater.user) for rater in raters],
         "researcher_link": link(researcher),
         "admin_link": link(admin),
         "n_systems": n_systems,
