@@ -45,6 +45,7 @@ NOTES: Mapping[str, Any] = {
     "few_clusters": _("fewer than 20 dialogues: the interval is rough"),
     "one_by_convention": _("set to 1 by convention"),
 }
+MARKS = dict(zip(NOTES, ("†", "°", "‡", "*", "§"), strict=True))  # stand beside a number, explained below the table
 
 
 def rounded(value: float, digits: int = 2, *, percent: bool = False) -> str:
@@ -295,11 +296,23 @@ class StudyReport:
         return [(self.datasets[c.dataset], labels[c.arm], c) for c in self.numbers.counts]
 
     @property
-    def signatures(self) -> list[tuple[ResultRow, str]]:
-        """What repeats each number shown on the page."""
-        shown = ("mean_score", *self.COEFFICIENTS, "other_point_rate", "repeat_percent_identical")
+    def marks(self) -> list[tuple[str, Any]]:
+        """Each mark that stands beside a number of this report, and what it says."""
+        occurring = {note for row in self.shown for note in row.estimate.notes}
+        return [(MARKS[note], text) for note, text in NOTES.items() if note in occurring]
+
+    @property
+    def shown(self) -> list[ResultRow]:
+        """The numbers that stand on the page; files hold more."""
+        metrics = (
+            "mean_score",
+            *self.COEFFICIENTS,
+            "other_point_rate",
+            "repeat_percent_identical",
+            "repeat_kappa_quadratic",
+        )
         rows = (*self.numbers.scores, *self.numbers.agreement, *self.numbers.repeats)
-        return [(row, row.estimate.signature) for row in rows if row.metric in shown and "rater" not in row.stratum]
+        return [row for row in rows if row.metric in metrics and "rater" not in row.stratum]
 
     def estimate(self, metric: str, dimension: str, stratum: Mapping[str, str] | None = None) -> Estimate | None:
         """One number of the report; None if nothing was rated in that part."""

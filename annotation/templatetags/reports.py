@@ -6,7 +6,7 @@ from typing import Any
 
 from django import template
 
-from annotation.reports import NOTES, REASONS
+from annotation.reports import MARKS, REASONS
 from annotation.reports import rounded as rounded_number
 
 register = template.Library()
@@ -31,9 +31,9 @@ def why(reason: str) -> Any:
 
 
 @register.filter
-def note_text(note: str) -> Any:
-    """The sentence behind a note on an interval."""
-    return NOTES.get(note, note)
+def mark(note: str) -> str:
+    """The sign that stands for a note on an interval; the report explains those that occur."""
+    return MARKS.get(note, "")
 
 
 @register.filter
