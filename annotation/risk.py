@@ -1,4 +1,4 @@
-"""screen: which difficult subjects a text touches, by literal terms. It warns a rater; it removes nothing."""
+"""risks_of: which difficult subjects a text touches, by literal terms. It warns a rater; it removes nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def categories() -> tuple[str, ...]:
     return tuple(category.key for category in _categories())
 
 
-def screen(*texts: str) -> list[str]:
+def risks_of(*texts: str) -> list[str]:
     """Keys of the categories that any of the texts touches, in the order of the content file."""
     found: set[str] = set().union(*map(_touched, texts))
     return [key for key in categories() if key in found]

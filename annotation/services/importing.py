@@ -22,7 +22,7 @@ from django.utils.translation import gettext_noop, ngettext
 from annotation import problems, topics
 from annotation.errors import ImportRefused
 from annotation.formats.dialogues import SourceDialogue, Turn, read_smilechat, read_soulchat
-from annotation.formats.problems import Findings, Problem, TooManyProblems
+from annotation.formats.problems import Findings, Place, Problem, TooManyProblems
 from annotation.formats.rows import SourceItem, SourceResponse, read_items, read_responses
 from annotation.formats.source import (
     DIALOGUE_FORMATS,
@@ -35,10 +35,10 @@ from annotation.formats.source import (
     stamp,
 )
 from annotation.models import Dataset, ImportRecord, Item, Response, System, User
-from annotation.risk import screen
+from annotation.risk import risks_of
 from annotation.sampling import DialogueSpool, Entry, n_items_of
 from annotation.services.audit import record
-from annotation.services.responses import EmptyResponse, build_response, names_of_systems
+from annotation.services.responses import EmptyResponse, build_response, names_of_systems, unstored
 from annotation.services.systems import register_system
 from annotation.spool import RowSpool
 
@@ -297,7 +297,7 @@ def build_item(dataset: Dataset, row: SourceItem, *, imported_from: ImportRecord
         reference=row.reference,
         topic=topics.slug_of(row.topic_label),
         topic_label=row.topic_label,
-        risks=screen(*(turn.text for turn in row.turns), row.reference),
+        risks=risks_of(*(turn.text for turn in row.turns), row.reference),
         n_characters=sum(len(turn.text) for turn in row.turns),
         content_hash=content_hash(row.turns, row.reference),
         imported_from=imported_from,
@@ -415,6 +415,8 @@ def _conclude(
 
 # --- Responses ------------------------------------------------------------------------------------------
 
+_KEPT_FIELDS = ("repeat", "original", "text", "disclosures", "sha256", "provenance")  # in the spool, of Response
+
 
 def _read_responses(
     spool: RowSpool,
@@ -476,17 +478,8 @@ def _spool_response(spool: RowSpool, row: SourceResponse, item_id: int, names: l
         findings.add(row.place, "empty_response", "response")
         return
     provenance = {**row.provenance, **response.provenance, "file": row.place.file, row.place.unit: row.place.number}
-    body = {
-        "item": item_id,
-        "item_key": row.item,
-        "system": row.system,
-        "repeat": row.repeat,
-        "original": response.original,
-        "text": response.text,
-        "disclosures": response.disclosures,
-        "sha256": response.sha256,
-        "provenance": provenance,
-    }
+    body = {name: getattr(response, name) for name in _KEPT_FIELDS}
+    body |= {"item": item_id, "item_key": row.item, "system": row.system, "provenance": provenance}
     taken = spool.add(f"{row.system} {row.repeat} {item_id}", row.text, row.place, body)
     if taken and not taken.is_same:
         key = f"{row.system}, {row.item}, {row.repeat}"
@@ -533,33 +526,23 @@ def _write_responses(
 
 
 def _new_responses(
-    rows: list[tuple[Any, dict[str, Any]]],
+    rows: list[tuple[Place, dict[str, Any]]],
     systems: dict[str, int],
     imported_from: ImportRecord,
     findings: Findings,
 ) -> list[Response]:
     """The responses that are not stored yet; one that is stored with another text is a problem."""
-    stored = Response.objects.filter(
-        item__in={body["item"] for _place, body in rows}, system__in={systems[body["system"]] for _place, body in rows}
-    )
-    known = {tuple(key): sha256 for *key, sha256 in stored.values_list("item_id", "system_id", "repeat", "sha256")}
-    fresh = []
-    for place, body in rows:
-        key = (body["item"], systems[body["system"]], body["repeat"])
-        if key not in known:
-            fresh.append(
-                Response(
-                    item_id=body["item"],
-                    system_id=systems[body["system"]],
-                    repeat=body["repeat"],
-                    original=body["original"],
-                    text=body["text"],
-                    disclosures=body["disclosures"],
-                    sha256=body["sha256"],
-                    provenance=body["provenance"],
-                    imported_from=imported_from,
-                )
-            )
-        elif known[key] != body["sha256"]:
-            findings.add(place, "conflicting_response", "response", system=body["system"], key=body["item_key"])
+    responses = [
+        Response(
+            item_id=body["item"],
+            system_id=systems[body["system"]],
+            imported_from=imported_from,
+            **{name: body[name] for name in _KEPT_FIELDS},
+        )
+        for _place, body in rows
+    ]
+    fresh, conflicts = unstored(responses)
+    for index in conflicts:
+        place, body = rows[index]
+        findings.add(place, "conflicting_response", "response", system=body["system"], key=body["item_key"])
     return fresh

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from django.db import transaction
@@ -13,7 +14,7 @@ from django.utils.translation import gettext as _
 from annotation.design.blinding import normalise_text
 from annotation.design.disclosure import scan
 from annotation.errors import DomainError
-from annotation.models import ImportRecord, Item, Response, System
+from annotation.models import Item, Response, System
 
 ROWS_PER_STATEMENT = 500
 
@@ -25,10 +26,21 @@ class EmptyResponse(DomainError):
 
 
 class ConflictingResponse(DomainError):
-    """This system has answered this item differently before. `detail["conflicts"]` holds indices of the new ones."""
+    """This system has answered this item differently before. `detail["item_ids"]` says which."""
 
     status = 409
     code = "conflicting_response"
+
+
+@dataclass(frozen=True)
+class NewResponse:
+    """One text that is to be stored."""
+
+    item_id: int
+    system_id: int
+    text: str
+    repeat: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,49 +90,54 @@ def build_response(
 
 @transaction.atomic
 def record_response(
-    *, item: Item, system: System, text: str, repeat: int = 0, provenance: dict[str, Any] | None = None
+    *,
+    item: Item,
+    system: System,
+    text: str,
+    repeat: int = 0,
+    provenance: dict[str, Any] | None = None,
 ) -> Response:
     """Store what `system` wrote for `item`; the same text again changes nothing.
 
     Raises EmptyResponse, or ConflictingResponse if another text is stored for this system, item and repeat.
     """
-    names = names_of_systems()
-    response = build_response(
-        item_id=item.pk, system_id=system.pk, text=text, repeat=repeat, provenance=provenance, names=names
-    )
-    record_responses([response])
+    record_responses([NewResponse(item.pk, system.pk, text, repeat, provenance or {})])
     return Response.objects.get(item=item, system=system, repeat=repeat)
 
 
 @transaction.atomic
-def record_responses(responses: Sequence[Response], *, imported_from: ImportRecord | None = None) -> Recorded:
-    """Store responses from `build_response`; those that are there with the same text are left as they are.
+def record_responses(new: Iterable[NewResponse]) -> Recorded:
+    """Store many at once, all or none; the rules are those of `record_response`."""
+    names = names_of_systems()
+    n_created = n_unchanged = 0
+    waiting = iter(new)
+    while some := list(islice(waiting, ROWS_PER_STATEMENT)):
+        fresh, conflicts = unstored([build_response(**asdict(one), names=names) for one in some])
+        if conflicts:
+            raise ConflictingResponse(
+                _("Another text is stored for the same system, item and repeat."),
+                item_ids=[some[index].item_id for index in conflicts],
+            )
+        Response.objects.bulk_create(fresh, batch_size=ROWS_PER_STATEMENT)
+        n_created += len(fresh)
+        n_unchanged += len(some) - len(fresh)
+    return Recorded(n_created, n_unchanged)
 
-    Raises ConflictingResponse, with nothing stored, if one is there with another text.
-    """
-    n_created = 0
+
+def unstored(responses: Sequence[Response]) -> tuple[list[Response], list[int]]:
+    """Those of a batch that are not in the database, and indices of those that are there with another text."""
+    stored = Response.objects.filter(
+        item__in={response.item_id for response in responses},
+        system__in={response.system_id for response in responses},
+    )
+    known = {tuple(key): sha256 for *key, sha256 in stored.values_list("item_id", "system_id", "repeat", "sha256")}
+    fresh: list[Response] = []
     conflicts: list[int] = []
-    for start in range(0, len(responses), ROWS_PER_STATEMENT):
-        some = responses[start : start + ROWS_PER_STATEMENT]
-        stored = Response.objects.filter(item__in={response.item_id for response in some})
-        known = {
-            (item, system, repeat): sha256
-            for item, system, repeat, sha256 in stored.values_list("item_id", "system_id", "repeat", "sha256")
-        }
-        fresh: list[Response] = []
-        for index, response in enumerate(some, start):
-            key = (response.item_id, response.system_id, response.repeat)
-            if key not in known:
-                known[key] = response.sha256
-                response.imported_from = imported_from
-                fresh.append(response)
-            elif known[key] != response.sha256:
-                conflicts.append(index)
-        if not conflicts:
-            Response.objects.bulk_create(fresh, batch_size=ROWS_PER_STATEMENT)
-            n_created += len(fresh)
-    if conflicts:
-        raise ConflictingResponse(
-            _("Another text is stored for the same system, item and repeat."), conflicts=conflicts
-        )
-    return Recorded(n_created, len(responses) - n_created)
+    for index, response in enumerate(responses):
+        key = (response.item_id, response.system_id, response.repeat)
+        if key not in known:
+            known[key] = response.sha256
+            fresh.append(response)
+        elif known[key] != response.sha256:
+            conflicts.append(index)
+    return fresh, conflicts

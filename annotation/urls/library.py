@@ -1,5 +1,20 @@
 """Datasets, systems, imports and jobs."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from annotation.views import library
+
+urlpatterns: list[URLPattern] = [
+    path("datasets/", library.dataset_list, name="dataset_list"),
+    path("datasets/<uuid:public_id>/", library.dataset_detail, name="dataset_detail"),
+    path("imports/new/", library.import_new, name="import_new"),
+    path("imports/<uuid:public_id>/", library.import_detail, name="import_detail"),
+    path("systems/", library.system_list, name="system_list"),
+    path("systems/new/", library.system_new, name="system_new"),
+    path("systems/<uuid:public_id>/", library.system_detail, name="system_detail"),
+    path("jobs/", library.job_list, name="job_list"),
+    path("jobs/<uuid:public_id>/", library.job_detail, name="job_detail"),
+    path("jobs/<uuid:public_id>/fragment/", library.job_fragment, name="job_fragment"),
+    path("jobs/<uuid:public_id>/cancel/", library.job_cancel, name="job_cancel"),
+    path("jobs/<uuid:public_id>/retry/", library.job_retry, name="job_retry"),
+]

@@ -1,0 +1,118 @@
+"""Work in the background: doors from the job ledger to the services."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from annotation.errors import DomainError
+from annotation.formats.source import Source
+from annotation.models import Dataset, User
+from annotation.services.importing import (
+    ImportResult,
+    ItemOptions,
+    NewDataset,
+    Progress,
+    ResponseOptions,
+    import_items,
+    import_responses,
+)
+from annotation.services.uploads import delete_upload, has_upload, upload_path, uploads_before
+from jobs.errors import JobRefused
+from jobs.models import Job
+from jobs.registry import Result, RunningJob, chore, job
+
+IMPORT_ITEMS, IMPORT_RESPONSES = "annotation.import_items", "annotation.import_responses"
+KEEP_UPLOADS = timedelta(hours=24)  # of a job that failed for reasons of ours, so that it can be tried again
+
+
+def _put_away(row: Job) -> None:
+    """The uploaded file goes as soon as nobody can need it."""
+    is_worth_a_retry = row.state == Job.State.FAILED and row.error_class != JobRefused.__name__
+    if not is_worth_a_retry:
+        delete_upload(row.params.get("upload", ""))
+
+
+def _has_file(row: Job) -> bool:
+    return has_upload(row.params.get("upload", ""))
+
+
+@job(IMPORT_ITEMS, label=_("Import of items"), conclude=_put_away, can_retry=_has_file)
+def run_import_items(running: RunningJob) -> Result:
+    """params: upload, file_name, options, and dataset_id or new_dataset."""
+    params = running.params
+    dataset: Dataset | NewDataset
+    if "dataset_id" in params:
+        dataset = Dataset.objects.get(pk=params["dataset_id"])
+    else:
+        dataset = NewDataset(**params["new_dataset"])
+    try:
+        result = import_items(
+            source=_source(params),
+            dataset=dataset,
+            options=ItemOptions(**params["options"]),
+            by=_creator(running),
+            on_progress=_beats(running),
+        )
+    except DomainError as error:
+        raise _refused(error) from error
+    return _told(result)
+
+
+@job(IMPORT_RESPONSES, label=_("Import of responses"), conclude=_put_away, can_retry=_has_file)
+def run_import_responses(running: RunningJob) -> Result:
+    """params: upload, file_name, options, dataset_id."""
+    params = running.params
+    try:
+        result = import_responses(
+            source=_source(params),
+            dataset=Dataset.objects.get(pk=params["dataset_id"]),
+            options=ResponseOptions(**params["options"]),
+            by=_creator(running),
+            on_progress=_beats(running),
+        )
+    except DomainError as error:
+        raise _refused(error) from error
+    return _told(result)
+
+
+@chore
+def remove_stale_uploads() -> None:
+    """Files whose job is over, or whose request died before there was one, go after a day."""
+    stale = uploads_before(timezone.now() - KEEP_UPLOADS)
+    if stale:
+        alive = Job.objects.filter(state__in=[Job.State.QUEUED, Job.State.RUNNING])
+        needed = set(alive.filter(params__upload__in=stale).values_list("params__upload", flat=True))
+        for name in stale:
+            if name not in needed:
+                delete_upload(name)
+
+
+def _source(params: dict[str, Any]) -> Source:
+    if not has_upload(params["upload"]):
+        raise JobRefused("the uploaded file is gone", {"is_file_gone": True})
+    return Source(upload_path(params["upload"]), params["file_name"])
+
+
+def _creator(running: RunningJob) -> User | None:
+    return User.objects.get(pk=running.created_by_id) if running.created_by_id else None
+
+
+def _beats(running: RunningJob) -> Progress:
+    # While the file is written this happens inside the import's own transaction. That is meant: the lease is renewed
+    # in the commit that makes the rows visible, and a worker that lost its lease cannot commit them.
+    def beat(stage: str, done: int, total: int | None) -> None:
+        running.heartbeat(n_done=done, n_total=total, message=stage)
+
+    return beat
+
+
+def _told(result: ImportResult) -> Result:
+    return {"import": str(result.record.public_id), "is_repeat": result.is_repeat, "counts": result.counts}
+
+
+def _refused(error: DomainError) -> JobRefused:
+    return JobRefused(error.message, {"problems": error.detail.get("problems", [])})

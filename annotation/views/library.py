@@ -1,0 +1,189 @@
+"""Datasets, imports, systems and jobs: what an admin brings in and watches."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+from uuid import UUID
+
+from django.contrib import messages
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from annotation import selectors_library as selectors
+from annotation.errors import DomainError
+from annotation.forms_library import ImportItemsForm, ImportResponsesForm, SystemForm
+from annotation.models import Dataset, ImportRecord, User
+from annotation.services.systems import missing_presets, register_preset, register_system, update_system
+from annotation.services.uploads import store_upload
+from annotation.tasks import IMPORT_ITEMS, IMPORT_RESPONSES
+from annotation.views.access import for_roles, uses_htmx
+from jobs import ledger, registry
+from jobs.models import Job
+from jobs.tasks import conclude, send_hint
+
+
+def _me(request: HttpRequest) -> User:
+    return cast(User, request.user)  # the gate let nobody else in
+
+
+# --- Datasets and imports -------------------------------------------------------------------------------
+
+
+@for_roles("admin")
+@require_safe
+def dataset_list(request: HttpRequest) -> HttpResponse:
+    return render(request, "annotation/dataset_list.html", {"datasets": selectors.datasets()})
+
+
+@for_roles("admin")
+@require_safe
+def dataset_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    dataset = get_object_or_404(Dataset, public_id=public_id)
+    context = {
+        "dataset": dataset,
+        "topics": selectors.topic_shares(dataset),
+        "answers": selectors.answers_by_system(dataset),
+        "items": selectors.sample_items(dataset),
+        "imports": dataset.imports.select_related("created_by"),
+    }
+    return render(request, "annotation/dataset_detail.html", context)
+
+
+@for_roles("admin")
+@require_http_methods(["GET", "HEAD", "POST"])
+def import_new(request: HttpRequest) -> HttpResponse:
+    """The form for a file; sent, the file waits for its job and the page of the job opens."""
+    is_items = request.GET.get("kind") != "responses"
+    form_class = ImportItemsForm if is_items else ImportResponsesForm
+    if request.method != "POST":
+        form = form_class(initial={"dataset": request.GET.get("dataset", "")})
+        return _import_page(request, form, is_items=is_items)
+    form = form_class(request.POST, request.FILES)
+    if not form.is_valid():
+        return _import_page(request, form, is_items=is_items, status=422)
+    file = form.cleaned_data["file"]
+    params = {**form.params(), "upload": store_upload(file), "file_name": file.name}
+    kind = IMPORT_ITEMS if is_items else IMPORT_RESPONSES
+    with transaction.atomic():
+        job = ledger.enqueue(kind=kind, params=params, by_id=_me(request).pk)
+        transaction.on_commit(partial(send_hint, job.pk, job.queue))
+    return redirect("job_detail", job.public_id)
+
+
+def _import_page(
+    request: HttpRequest, form: ImportItemsForm | ImportResponsesForm, *, is_items: bool, status: int = 200
+) -> HttpResponse:
+    context = {"form": form, "is_items": is_items}
+    return render(request, "annotation/import_new.html", context, status=status)
+
+
+@for_roles("admin")
+@require_safe
+def import_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    imported = get_object_or_404(ImportRecord.objects.select_related("dataset", "created_by"), public_id=public_id)
+    context = {"imported": imported, "facts": selectors.facts_of(imported.counts)}
+    return render(request, "annotation/import_detail.html", context)
+
+
+# --- Systems --------------------------------------------------------------------------------------------
+
+
+@for_roles("admin")
+@require_safe
+def system_list(request: HttpRequest) -> HttpResponse:
+    context = {"systems": selectors.systems(), "presets": missing_presets()}
+    return render(request, "annotation/system_list.html", context)
+
+
+@for_roles("admin")
+@require_http_methods(["GET", "HEAD", "POST"])
+def system_new(request: HttpRequest) -> HttpResponse:
+    """Register a system from the form, or a preset one by its button on the list."""
+    if request.method != "POST":
+        return render(request, "annotation/system_form.html", {"form": SystemForm()})
+    if preset := request.POST.get("preset"):
+        system = register_preset(slug=preset, by=_me(request))
+        messages.success(request, _("%(name)s is registered.") % {"name": system.name})
+        return redirect("system_list")
+    form = SystemForm(request.POST)
+    if form.is_valid():
+        try:
+            system = register_system(**form.cleaned_data, by=_me(request))
+        except DomainError as error:
+            form.add_error(None, error.message)
+        else:
+            messages.success(request, _("%(name)s is registered.") % {"name": system.name})
+            return redirect("system_list")
+    return render(request, "annotation/system_form.html", {"form": form}, status=422)
+
+
+@for_roles("admin")
+@require_http_methods(["GET", "HEAD", "POST"])
+def system_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    system = get_object_or_404(selectors.systems(), public_id=public_id)
+    context: dict[str, object] = {"system": system, "name": system.name}
+    if request.method != "POST":
+        return render(request, "annotation/system_form.html", {**context, "form": SystemForm(system=system)})
+    form = SystemForm(request.POST, system=system)
+    if form.is_valid():
+        try:
+            update_system(system=system, **form.cleaned_data, by=_me(request))
+        except DomainError as error:
+            form.add_error(None, error.message)
+        else:
+            messages.success(request, _("Saved."))
+            return redirect("system_detail", public_id)
+    return render(request, "annotation/system_form.html", {**context, "form": form}, status=422)
+
+
+# --- Jobs -----------------------------------------------------------------------------------------------
+
+
+@for_roles("admin")
+@require_safe
+def job_list(request: HttpRequest) -> HttpResponse:
+    return render(request, "annotation/job_list.html", {"jobs": selectors.jobs()})
+
+
+@for_roles("admin")
+@require_safe
+@uses_htmx  # type: ignore[arg-type]  # the decorator is typed for views without arguments
+def job_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    return _job_page(request, public_id, "annotation/job_detail.html")
+
+
+@for_roles("admin")
+@require_safe
+def job_fragment(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """The part of the job's page that refreshes itself."""
+    return _job_page(request, public_id, "annotation/_job.html")
+
+
+def _job_page(request: HttpRequest, public_id: UUID, template: str) -> HttpResponse:
+    job = get_object_or_404(Job.objects.select_related("created_by"), public_id=public_id)
+    return render(request, template, {"page": selectors.job_page(job), "job": job})
+
+
+@for_roles("admin")
+@require_POST
+def job_cancel(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    job = get_object_or_404(Job, public_id=public_id)
+    ledger.request_cancel(job.pk)
+    conclude(job.pk)
+    return redirect("job_detail", public_id)
+
+
+@for_roles("admin")
+@require_POST
+def job_retry(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    job = get_object_or_404(Job, public_id=public_id)
+    with transaction.atomic():
+        if registry.can_retry(job) and ledger.retry(job.pk):
+            transaction.on_commit(partial(send_hint, job.pk, job.queue))
+        else:
+            messages.error(request, _("This job cannot be tried again. Start it anew."))
+    return redirect("job_detail", public_id)
