@@ -16,7 +16,7 @@ from annotation.models import Study, User
 
 class AccountForm(forms.Form):
     name = forms.CharField(
-        label=_("Name"),
+        label=_("Your name"),
         max_length=150,
         required=False,
         help_text=_("How we address you. Exports never contain it."),
@@ -70,7 +70,7 @@ class AddResearcherForm(forms.Form):
 
 
 class TokenForm(forms.Form):
-    name = forms.CharField(label=_("Name"), max_length=100, help_text=_("What the token is for."))
+    name = forms.CharField(label=_("Token name"), max_length=100, help_text=_("What the token is for."))
     days = forms.TypedChoiceField(
         label=_("Valid for"),
         coerce=int,
