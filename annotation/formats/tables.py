@@ -153,16 +153,14 @@ def _from_xlsx(source: Source, columns: Columns, findings: Findings) -> Iterator
     if not _is_modest_xlsx(source, findings):
         return
     try:
-        book = load_workbook(source.path, read_only=True, keep_links=False)
-        try:
+        with source.path.open("rb") as file:  # given a path, openpyxl would judge it by its extension
+            book = load_workbook(file, read_only=True, keep_links=False)
             if not book.worksheets:
                 findings.add(source.place, "empty_file")
                 return
             sheet = book.worksheets[0]
             sheet.reset_dimensions()  # what the file says of its size need not be true
             yield from _from_table(_xlsx_cells(sheet), source, columns, findings, is_csv=False)
-        finally:
-            book.close()
     except (zipfile.BadZipFile, zlib.error, InvalidFileException, ParseError, DefusedXmlException) as error:
         findings.add(source.place, "broken_xlsx", reason=str(error) or type(error).__name__)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, EOFError, OSError) as error:
