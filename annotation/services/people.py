@@ -226,13 +226,18 @@ def update_account(*, person: User, name: str, language: str, has_shortcuts: boo
 
 @transaction.atomic
 def deactivate_person(*, person: User, by: User) -> None:
-    """Shut an account: open sessions end at their next request, links and tokens at once. Ratings stay."""
+    """Shut an account: open sessions end at their next request, links and tokens at once. Ratings stay.
+
+    The password goes too: sessions are bound to it, so none of them comes back to life with the account.
+    """
     if person.pk == by.pk:
         raise DomainError(_("You cannot deactivate yourself."))
     if not User.objects.filter(pk=person.pk, is_active=True).update(is_active=False):
         return
     now = timezone.now()
     person.is_active = False
+    person.set_unusable_password()
+    person.save(update_fields=["password"])
     person.sign_in_links.filter(used_at=None, revoked_at=None).update(revoked_at=now)
     person.api_tokens.filter(revoked_at=None).update(revoked_at=now)
     record("person.deactivated", by=by, person=person.pk)
@@ -240,7 +245,7 @@ def deactivate_person(*, person: User, by: User) -> None:
 
 @transaction.atomic
 def reactivate_person(*, person: User, by: User) -> None:
-    """Open an account again; its old links and tokens stay ended."""
+    """Open an account again; the person comes back by a sign-in link, old links and tokens stay ended."""
     if User.objects.filter(pk=person.pk, is_active=False).update(is_active=True):
         person.is_active = True
         record("person.reactivated", by=by, person=person.pk)

@@ -244,7 +244,7 @@ def deactivate_person(request: HttpRequest, username: str) -> HttpResponse:
 @for_roles("admin")
 def reactivate_person(request: HttpRequest, username: str) -> HttpResponse:
     services.reactivate_person(person=_person(username), by=_me(request))
-    messages.success(request, _("The account is open again."))
+    messages.success(request, _("The account is open again. Send this person a sign-in link."))
     return redirect("people")
 
 

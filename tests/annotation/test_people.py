@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import time_machine
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
 from django.contrib.auth import hashers
@@ -292,6 +294,35 @@ def test_a_deactivated_person_is_out_at_the_next_request(as_user, admin, rater):
     assert client.get(reverse("api_next", args=[rater.public_id])).status_code == 401
     people.reactivate_person(person=rater.user, by=admin)
     assert User.objects.get(pk=rater.user.pk).is_active
+
+
+def test_a_session_does_not_come_back_with_the_account(as_user, admin, rater):
+    client = as_user(rater.user)
+    people.deactivate_person(person=rater.user, by=admin)
+    people.reactivate_person(person=rater.user, by=admin)  # no request in between
+    assert client.get(reverse("account")).status_code == 302
+    _invitation, secret = people.create_sign_in_link(person=rater.user, by=admin)
+    join(client, secret)
+    assert client.get(reverse("account")).status_code == 200
+
+
+def test_a_forgotten_password_is_replaced_after_a_link(client, as_user, admin, researcher):
+    researcher.set_password("correct horse battery")
+    researcher.save()
+    new = {"password1": "an entirely new sentence", "password2": "an entirely new sentence"}
+    client.force_login(researcher)  # an ordinary session must know the old one
+    assert client.post(reverse("account_set_password"), new)["Location"] == reverse("account_change_password")
+    _invitation, secret = people.create_sign_in_link(person=researcher, by=admin)
+    other = Client()
+    join(other, secret)
+    assert other.get(reverse("account_change_password"))["Location"] == reverse("account_set_password")
+    assert other.post(reverse("account_set_password"), new)["Location"] == reverse("account")
+    researcher.refresh_from_db()
+    assert researcher.check_password("an entirely new sentence")
+    assert client.get(reverse("account")).status_code == 302  # sessions of the old password are over
+    later = time.time() + 2 * 3600
+    with time_machine.travel(later, tick=False):
+        assert other.get(reverse("account_set_password"))["Location"] == reverse("account_change_password")
 
 
 def test_nobody_deactivates_themselves(admin):

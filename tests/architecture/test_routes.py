@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +13,9 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.models import Member, Role, User
+from annotation.models import ImportRecord, Invitation, Member, Role, User
 from annotation.services import people
+from jobs.models import Job
 from tests import factories
 from tests.architecture.routes import ADMIN_RULE, PASSWORD, ROLES, TABLE, Row
 
@@ -48,8 +51,10 @@ class World:
             client.force_login(user)
         return client
 
-    def ask(self, client: Client, row: Row, method: str = "", **options: Any) -> int:
-        """The status of the answer; whatever the request changed is undone."""
+    def ask(
+        self, client: Client, row: Row, method: str = "", before_undo: Callable[[], None] | None = None, **options: Any
+    ) -> int:
+        """The status of the answer; whatever the request changed, here and in the browser, is undone."""
         address = reverse(row.name, kwargs=self.addresses[row.of])
         method = method or row.method
         if row.is_api and method not in ("GET", "HEAD"):
@@ -57,11 +62,15 @@ class World:
         elif method not in ("GET", "POST"):
             options["content_type"] = "application/octet-stream"
         body = b"" if options.get("content_type") == "application/octet-stream" else row.body
+        cookies = deepcopy(client.cookies)
         with transaction.atomic():
             answer = getattr(client, method.lower())(address, body, **options)
             if answer.streaming:
                 b"".join(answer)
+            if before_undo:
+                before_undo()
             transaction.set_rollback(True)
+        client.cookies = cookies
         return answer.status_code
 
 
@@ -75,6 +84,10 @@ def world(admin, researcher, other_researcher, rater, second_rater, open_study) 
     researcher.save()
     token, _secret = people.create_api_token(person=researcher, name="t", lifetime=timedelta(days=1))
     placement = rater.placements.order_by("queue").first()
+    dataset = open_study.study_items.first().item.dataset
+    imported = ImportRecord.objects.create(
+        kind="items", dataset=dataset, file_name="a.csv", file_sha256="0", options_sha256="0"
+    )
     study, seat = {"public_id": open_study.public_id}, {"seat": rater.public_id}
     return World(
         cast={
@@ -95,6 +108,10 @@ def world(admin, researcher, other_researcher, rater, second_rater, open_study) 
             "seat link": {"token": secret},
             "placement": seat | {"public_id": placement.public_id},
             "placement only": {"public_id": placement.public_id},
+            "dataset": {"public_id": dataset.public_id},
+            "import": {"public_id": imported.public_id},
+            "system": {"public_id": open_study.arms.first().system.public_id},
+            "job": {"public_id": Job.objects.create(kind="test").public_id},
             "person": {"username": factories.make_user("somebody").username},
             "token": {"public_id": token.public_id},
         },
@@ -123,9 +140,9 @@ def test_every_row_is_there_once_and_somebody_gets_through_on_every_route():
 
 @pytest.mark.parametrize("role", ROLES)
 def test_everybody_gets_what_the_table_says(world, role):
-    wrong = []
+    wrong, client = [], world.client(role)
     for row in TABLE:
-        expected, got = getattr(row, role), world.ask(world.client(role), row)
+        expected, got = getattr(row, role), world.ask(client, row)
         if got != expected:
             wrong.append(f"{row.method} {row.name}: {got}, the table says {expected}")
     assert not wrong, "\n".join([f"as {role}:", *wrong])
@@ -134,24 +151,55 @@ def test_everybody_gets_what_the_table_says(world, role):
 @pytest.mark.parametrize("role", ROLES[1:])
 def test_nothing_is_changed_without_the_csrf_token(world, role):
     """Every route and every unsafe method, also those a route does not know."""
-    wrong = []
+    wrong, client = [], world.client(role, enforce_csrf_checks=True)
     for row in {row.name: row for row in TABLE}.values():
         for method in UNSAFE:
-            got = world.ask(world.client(role, enforce_csrf_checks=True), row, method)
+            got = world.ask(client, row, method)
             if got != 403:
                 wrong.append(f"{method} {row.name}: {got}")
     assert not wrong, "\n".join([f"as {role}, without a token:", *wrong])
 
 
+@pytest.mark.parametrize("role", ROLES[1:5])
+def test_no_field_makes_anybody_more_than_they_are(world, role):
+    """Every write, with fields on top that would raise somebody if they were taken."""
+    poison = {
+        "role": "admin", "is_staff": "on", "is_superuser": "on", "is_active": "on", "user": "1", "user_id": "1",
+        "by": "1", "groups": "1", "seat": "1", "number": "1", "surprise": "1",
+    }  # fmt: skip
+    fields = ("pk", "role", "is_staff", "is_superuser", "is_active")
+    client, wrong = world.client(role), []
+    for row in TABLE:
+        if row.method == "GET":
+            continue
+        people_before = list(User.objects.order_by("pk").values(*fields))
+        seats_before = list(Member.objects.order_by("pk").values("pk", "user", "study", "role"))
+        changed = []
+
+        def look(before=people_before, seats=seats_before, changed=changed):
+            known = [person["pk"] for person in before]
+            changed.append(list(User.objects.filter(pk__in=known).order_by("pk").values(*fields)) != before)
+            changed.append(User.objects.exclude(pk__in=known).filter(role=Role.ADMIN).exists())
+            sat = [seat["pk"] for seat in seats]
+            rows = Member.objects.filter(pk__in=sat).order_by("pk").values("pk", "user", "study", "role")
+            changed.append(list(rows) != [seat for seat in seats if rows.filter(pk=seat["pk"]).exists()])
+            changed.append(Invitation.objects.filter(role=Role.ADMIN).exists())
+
+        world.ask(client, replace(row, body=poison | row.body), before_undo=look)
+        if any(changed):
+            wrong.append(f"{row.method} {row.name}: {changed}")
+    assert not wrong, "\n".join([f"as {role}:", *wrong])
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_methods_that_the_table_does_not_name_lead_nowhere(world, role):
     known = {(row.name, row.method) for row in TABLE}
-    wrong = []
+    wrong, client = [], world.client(role)
     for row in {row.name: row for row in TABLE}.values():
         for method in METHODS if row.is_api else ("GET", "POST"):
             if (row.name, method) in known:
                 continue
-            got = world.ask(world.client(role), row, method)
+            got = world.ask(client, row, method)
             allowed = {404, 405} | ({401} if row.is_api else {302}) if role == "anonymous" else {404, 405}
             if got not in allowed:
                 wrong.append(f"{method} {row.name}: {got}")
