@@ -5,19 +5,20 @@ Raters appear as R1, R2, … and systems as arms. The number of queries does not
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
-from django.db.models import Count, OuterRef, Q, Subquery, Sum
+from django.core.cache import cache
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
 
 from annotation.design.blinding import slot_letter
-from annotation.models import Dataset, Member, Placement, Rating, Study
+from annotation.models import Assignment, Dataset, Member, Placement, Rating, Study
 
 PACE_WINDOW = 20  # the median is taken over this many latest responses
 RECENT_WINDOW = 100  # habits are looked for among this many latest responses
@@ -26,6 +27,8 @@ FAST_SHARE = 0.25  # of the rater's own median: hardly enough to read
 FAST_TIMES = 3  # that many fast responses among the recent ones are worth a look
 LEAST_PAID_MS = 60_000  # of active time, before an hourly pay says anything
 RATERS_PER_QUERY = 100  # SQLite bounds how deep an OR may nest
+REMEMBER_FROM = 50_000  # placements: from there on counts that cannot change are kept
+REMEMBER_SECONDS = 30 * 24 * 3600
 FLAGS_PER_PAGE = 50
 
 
@@ -150,7 +153,7 @@ def _row(study: Study, rater: Member, cells: tuple[Tally, ...], pace: Pace | Non
     )
 
 
-def _tallies(study: Study, raters: Sequence[Member]) -> tuple[tuple[str, ...], dict[int, tuple[Tally, ...]]]:
+def _tallies(study: Study, raters: Sequence[Any]) -> tuple[tuple[str, ...], dict[int, tuple[Tally, ...]]]:
     """Names of the datasets, and a tally for each of them by rater id."""
     datasets = list(
         Dataset.objects.filter(items__study_items__study=study).distinct().order_by("pk").values_list("pk", "name")
@@ -159,20 +162,86 @@ def _tallies(study: Study, raters: Sequence[Member]) -> tuple[tuple[str, ...], d
     if len(datasets) <= 1:  # the counters on the seats say it all
         one = len(datasets)
         return names, {r.pk: (Tally(r.n_placements, r.n_final, r.n_flagged),) * one for r in raters}
-    found: dict[tuple[int, int], Tally] = {}
-    rows = (
-        Placement.objects.filter(rater__in=[rater.pk for rater in raters])
-        .order_by()
-        .values_list("rater_id", "assignment__study_item__item__dataset_id")
-        .annotate(
-            n_total=Count("pk"),
-            n_done=Count("pk", filter=Q(state__gte=Placement.State.FINAL)),
-            n_flagged=Count("pk", filter=Q(is_flagged=True)),
+    n_total, n_done, n_flagged = _placed(study, raters), _done(study, raters), _flagged(raters)
+    return names, {
+        r.pk: tuple(
+            Tally(n_total.get((r.pk, pk), 0), n_done.get((r.pk, pk), 0), n_flagged.get((r.pk, pk), 0))
+            for pk, _ in datasets
         )
-    )
-    for rater, dataset, n_total, n_done, n_flagged in rows:
-        found[rater, dataset] = Tally(n_total, n_done, n_flagged)
-    return names, {r.pk: tuple(found.get((r.pk, pk), Tally()) for pk, _ in datasets) for r in raters}
+        for r in raters
+    }
+
+
+# (rater id, dataset id) ► how many
+_Split = dict[tuple[int, int], int]
+
+
+def _split(placements: QuerySet[Any]) -> Counter[tuple[int, int]]:
+    rows = placements.order_by().values_list("rater_id", "assignment__study_item__item__dataset_id")
+    return Counter({(rater, dataset): n for rater, dataset, n in rows.annotate(n=Count("pk"))})
+
+
+def _is_large(raters: Sequence[Any]) -> bool:
+    n_placements: int = sum(rater.n_placements for rater in raters)
+    return n_placements >= REMEMBER_FROM
+
+
+def _placed(study: Study, raters: Sequence[Any]) -> _Split:
+    """How many placements there are. They were written at opening and stay, so a large study's are remembered."""
+
+    def count() -> _Split:
+        n_arms = study.arms.count()
+        rows = (
+            Assignment.objects.filter(rater__study=study)
+            .order_by()
+            .values_list("rater_id", "study_item__item__dataset_id")
+            .annotate(n=Count("pk"))
+        )
+        return {(rater, dataset): n * n_arms for rater, dataset, n in rows}
+
+    if not _is_large(raters):
+        return count()
+    return cast(_Split, cache.get_or_set(f"placed:{study.pk}:{study.design_hash}", count, REMEMBER_SECONDS))
+
+
+def _done(study: Study, raters: Sequence[Any]) -> Counter[tuple[int, int]]:
+    """How many placements are done.
+
+    All places before the first open one of a queue are done and stay so. What was counted up to there is therefore
+    remembered for a large study, and the next reading counts only how far the queue has moved since.
+    """
+    key = f"done:{study.pk}:{study.design_hash}"
+    counted: dict[int, int]  # rater id ► the place up to which `done` has counted
+    done: Counter[tuple[int, int]]
+    counted, done = cache.get(key, ({}, Counter())) if _is_large(raters) else ({}, Counter())
+    moved = [rater for rater in raters if rater.n_placements and _end(rater) > counted.get(rater.pk, 0)]
+    for some in _chunks(moved):
+        stretch = Q()
+        for rater in some:
+            stretch |= Q(rater=rater.pk, queue__gte=counted.get(rater.pk, 0), queue__lt=_end(rater))
+        done += _split(Placement.objects.filter(stretch))
+    if moved and _is_large(raters):
+        cache.set(key, (counted | {rater.pk: _end(rater) for rater in moved}, done), REMEMBER_SECONDS)
+
+    n_counted: Counter[int] = Counter()
+    for (rater_id, _dataset), n in done.items():
+        n_counted[rater_id] += n
+    for some in _chunks([rater for rater in raters if rater.n_final > n_counted[rater.pk]]):
+        ahead = Q()  # done out of turn, beyond the first open place
+        for rater in some:
+            ahead |= Q(rater=rater.pk, queue__gt=_end(rater))
+        done = done + _split(Placement.objects.done().filter(ahead))
+    return done
+
+
+def _flagged(raters: Sequence[Any]) -> _Split:
+    flagging = [rater.pk for rater in raters if rater.n_flagged]
+    return _split(Placement.objects.filter(rater__in=flagging, is_flagged=True)) if flagging else {}
+
+
+def _chunks(raters: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(raters), RATERS_PER_QUERY):
+        yield raters[start : start + RATERS_PER_QUERY]
 
 
 def _queue_ends() -> dict[str, Subquery]:
@@ -184,13 +253,18 @@ def _queue_ends() -> dict[str, Subquery]:
     }
 
 
+def _end(rater: Any) -> int:
+    """The first open place of a queue, or the place behind its last one if all is done."""
+    return int(rater.next_queue if rater.next_queue is not None else rater.last_queue + 1)
+
+
 def _recent(raters: Sequence[Any], prefix: str = "") -> Q:
     """The latest places of each queue. A queue is worked off in order, so they lie just before the first open one;
     reading that range of an index costs the same however long the queue is, which sorting by time does not.
     """
     recent = Q()
     for rater in raters:
-        end = rater.next_queue if rater.next_queue is not None else rater.last_queue + 1
+        end = _end(rater)
         recent |= Q(
             **{
                 f"{prefix}rater": rater.pk,
@@ -205,8 +279,7 @@ def _paces(raters: Sequence[Any]) -> dict[int, Pace]:
     """Pace by rater id, for those who have rated."""
     at_work = [rater for rater in raters if rater.n_final]
     paces = {}
-    for start in range(0, len(at_work), RATERS_PER_QUERY):
-        some = at_work[start : start + RATERS_PER_QUERY]
+    for some in _chunks(at_work):
         vectors: dict[int, list[tuple[int, int]]] = defaultdict(list)
         scores = Rating.objects.final().filter(_recent(some, "placement__"))
         for placement, dimension, value in scores.values_list("placement_id", "dimension_id", "value"):

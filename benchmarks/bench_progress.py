@@ -3,7 +3,8 @@
     python -m benchmarks.bench_progress                      20,000 items × 4 arms, 20 raters, 3 raters per item
     python -m benchmarks.bench_progress --raters-per-item 20 every rater rates every item: 1.6 million placements
 
-Works in a database of its own in a temporary folder, or in the empty one that DATABASE_URL names.
+The first reading counts everything; later ones count on from there, and before each of them every rater has rated
+a few more responses. Works in a database of its own in a temporary folder, or in the empty one that DATABASE_URL names.
 """
 
 from __future__ import annotations
@@ -57,13 +58,18 @@ def measure(arguments: argparse.Namespace) -> None:
     filled = time.perf_counter() - started
     connection.cursor().execute("ANALYZE")
 
-    times = []
-    for _ in range(arguments.runs):
+    def read() -> float:
         started = time.perf_counter()
-        page = study_progress(study)
-        times.append((time.perf_counter() - started) * 1000)
-    with CaptureQueriesContext(connection) as queries:
         study_progress(study)
+        return (time.perf_counter() - started) * 1000
+
+    first, times = read(), []
+    for _ in range(arguments.runs):
+        rate_on(study)
+        times.append(read())
+    rate_on(study)
+    with CaptureQueriesContext(connection) as queries:
+        page = study_progress(study)
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {connection.vendor}")
     print(
@@ -73,14 +79,29 @@ def measure(arguments: argparse.Namespace) -> None:
     )
     print(f"queries: {len(queries)}")
     for query in queries:
-        print(f"  {float(query['time']) * 1000:7.1f} ms  {query['sql'][:100]}")
+        print(f"  {float(query['time']) * 1000:7.1f} ms  {query['sql'][:90]}")
     median = statistics.median(times)
-    print(f"study_progress: median {median:.0f} ms, slowest {max(times):.0f} ms, first {times[0]:.0f} ms")
+    print(f"study_progress: median {median:.0f} ms, slowest {max(times):.0f} ms; the very first {first:.0f} ms")
     print(f"aim {AIM_MS} ms: {'met' if median <= AIM_MS else 'MISSED'}")
 
 
+def rate_on(study: Any, n: int = 5) -> None:
+    """Every rater rates n more responses."""
+    from django.db.models import F
+
+    from annotation.models import Member, Placement
+
+    for rater in study.members.raters():
+        some = list(Placement.objects.of(rater).open().in_order().values_list("pk", flat=True)[:n])
+        Placement.objects.filter(pk__in=some).update(state=2, rev=1, active_ms=100_000)
+        Member.objects.filter(pk=rater.pk).update(n_final=F("n_final") + len(some))
+
+
 def fill(arguments: argparse.Namespace) -> Any:
-    """An opened study in two datasets, partly rated. Rows are made directly: this measures reading."""
+    """An opened study in two datasets, partly rated; scores for the latest 2,000 responses of each rater.
+
+    Rows are made directly: this measures reading.
+    """
     from annotation.models import (
         Arm,
         Assignment,
@@ -185,12 +206,12 @@ def fill(arguments: argparse.Namespace) -> Any:
 
     save(Placement, placements())
     dimensions = list(rubric.dimensions.all())
-    rated = Placement.objects.rated().order_by("pk").values_list("pk", flat=True)
     save(
         Rating,
         (
             Rating(placement_id=pk, dimension=dimension, value=rng.randint(0, dimension.highest))
-            for pk in rated.iterator(ROWS_AT_ONCE)
+            for rater in raters
+            for pk in Placement.objects.of(rater).rated().order_by("-queue").values_list("pk", flat=True)[:2000]
             for dimension in dimensions
         ),
     )

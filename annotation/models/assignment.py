@@ -75,6 +75,7 @@ class Placement(models.Model):
             # "What comes next?" is the first entry of this index for the rater.
             models.Index(fields=["rater", "queue"], name="open_placements", condition=Q(state__lt=2)),
             models.Index(fields=["rater", "queue", "state"], name="placements_in_order"),
+            models.Index(fields=["rater"], name="flagged_placements", condition=Q(is_flagged=True)),
         ]
 
     def __str__(self) -> str:

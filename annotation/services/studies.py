@@ -35,6 +35,7 @@ from annotation.models import (
 )
 from annotation.services.audit import record
 from annotation.services.rubrics import load_rubric, read_content
+from annotation.services.systems import reference_system
 
 CONSENT_PARTS = ("title", "body", "sensitive_tick", "agree_tick")
 SETTINGS = frozenset(
@@ -111,21 +112,13 @@ def update_settings(*, study: Study, by: User, **changes: Any) -> Study:
 # --- Systems --------------------------------------------------------------------------------------------
 
 
-def reference_system() -> System:
-    """The system that stands for the counsellors of the dialogues; made on first use."""
-    system, _is_new = System.objects.get_or_create(
-        kind=System.Kind.REFERENCE, defaults={"slug": "human-reference", "name": "Human reference"}
-    )
-    return system
-
-
 @transaction.atomic
 def choose_systems(*, study: Study, by: User, systems: Collection[System], with_reference: bool = False) -> list[Arm]:
     """Make these systems, and the counsellor's own reply if wanted, the arms of a draft."""
     study = _draft(study)
     chosen = {system.pk: system for system in systems if system.kind != System.Kind.REFERENCE}
     if with_reference:
-        reference = reference_system()
+        reference = reference_system(by=by)
         chosen[reference.pk] = reference
     if len(chosen) > MAX_ARMS:
         raise DomainError(_("A study compares at most %(n)s systems.") % {"n": MAX_ARMS})

@@ -142,7 +142,7 @@ def test_a_study_is_set_up_and_opened_page_by_page(desk, researcher):
     study.refresh_from_db()
     assert (study.raters_per_item, study.pay_currency, study.needs_practice) == (2, "CNY", False)
     assert draft_of(study).is_ready
-    assert "Nothing to warn of" in desk.get(url("study_preview", study)).content.decode()
+    assert url("study_open", study) in desk.get(url("study_preview", study)).content.decode()
 
     assert desk.post(url("study_open", study)).url == url("study_detail", study)
     study.refresh_from_db()
@@ -234,6 +234,7 @@ def test_the_names_of_data_come_out_as_text(desk, researcher):
 
 
 def test_the_preview_counts_what_opening_will_write(desk, study, researcher):
+    assert "Nothing to warn of" in desk.get(url("study_preview", study)).content.decode()
     numbers = preview_of(study).numbers
     factories.open_for_rating(study, by=researcher)
     assert numbers.coverage.n_placements == Placement.objects.filter(rater__study=study).count() == 48

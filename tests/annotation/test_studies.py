@@ -110,7 +110,7 @@ def test_systems_become_arms_without_codes(draft, researcher, library):
 def test_the_order_of_arms_does_not_follow_from_anything_a_researcher_sees(draft, researcher):
     systems = [factories.make_system() for _ in range(6)]
     orders = set()
-    for n in range(8):
+    for _ in range(8):
         studies.choose_systems(study=draft, by=researcher, systems=[])
         studies.choose_systems(study=draft, by=researcher, systems=systems)
         orders.add(tuple(draft.arms.order_by("pk").values_list("system_id", flat=True)))
