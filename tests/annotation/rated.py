@@ -13,7 +13,7 @@ Value = Callable[[Placement, Dimension], int]
 
 
 def rate(study: Study, value: Value | int = 1, *, only: Callable[[Placement], bool] = lambda _: True) -> None:
-    """Submit every open placement for which `only` holds; `value` is the score (or the top point below it) or says which."""
+    """Submit every open placement for which `only` holds; `value` is the score, capped at the scale, or says which."""
     dimensions = list(study.rubric.dimensions.order_by("order"))
     placements = (
         Placement.objects.filter(rater__study=study, state=Placement.State.OPEN)
