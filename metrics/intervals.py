@@ -21,6 +21,7 @@ VERSION = 1
 N_BOOTSTRAP = 2000
 FEW_CLUSTERS = 20
 NO_INTERVAL = "no interval"
+DRAWS_AT_ONCE = 1_000_000  # clusters drawn before they are counted: about 25 MB, however large the study
 TOLERANCE = 1e-12  # two values of a statistic this close are the same value
 
 Kind = Literal["percentile", "bca"]
@@ -87,9 +88,15 @@ def _pattern_counts(frequency_P: IntArray, rng: np.random.Generator, n_bootstrap
     if n_clusters > 16 * n_patterns:  # below this, drawing single clusters is faster than numpy's multinomial
         return rng.multinomial(n_clusters, frequency_P / n_clusters, size=n_bootstrap).astype(np.int64)
     pattern_of_cluster = np.repeat(np.arange(n_patterns), frequency_P)
-    drawn = pattern_of_cluster[rng.integers(0, n_clusters, size=(n_bootstrap, n_clusters))]
-    cells = drawn + n_patterns * np.arange(n_bootstrap)[:, None]
-    return np.bincount(cells.ravel(), minlength=n_bootstrap * n_patterns).reshape(n_bootstrap, n_patterns)
+    counts_BP = np.empty((n_bootstrap, n_patterns), dtype=np.int64)
+    n_at_once = max(1, DRAWS_AT_ONCE // n_clusters)
+    for first in range(0, n_bootstrap, n_at_once):
+        n = min(n_at_once, n_bootstrap - first)
+        drawn = pattern_of_cluster[rng.integers(0, n_clusters, size=(n, n_clusters))]
+        cells = drawn + n_patterns * np.arange(n)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=n * n_patterns)
+        counts_BP[first : first + n] = counts.reshape(n, n_patterns)
+    return counts_BP
 
 
 def bootstrap_interval(

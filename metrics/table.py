@@ -190,7 +190,7 @@ class RatingTable:
 
     def content_hash(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of scales and ratings; the order of rows changes nothing."""
-        columns = [self._frame[name].astype(str) for name in self._frame.columns]
+        columns = [self._frame[name].astype(str).tolist() for name in self._frame.columns]
         lines = ["\x1f".join(row) for row in zip(*columns, strict=True)]
         scales = sorted(f"{scale.dimension}\x1f{scale}" for scale in self.scales)
         text = "\n".join([*scales, ",".join(self._frame.columns), *sorted(lines)])
