@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,7 @@ class Site:
     folder: Path
     env: dict[str, str]
     process: subprocess.Popen | None = None
+    links: dict[str, str] = field(default_factory=dict)
 
     def manage(self, *args: str) -> str:
         return self.python("manage.py", *args)
@@ -95,9 +96,8 @@ class Site:
             self.process = None
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
+def make_site(folder: Path) -> Site:
+    """A migrated site on a database of its own, not started yet."""
     url = f"http://127.0.0.1:{free_port()}"
     env = os.environ | {
         "QINGTING_DATA_DIR": str(folder),
@@ -111,6 +111,24 @@ def site(tmp_path_factory) -> Iterator[Site]:
     site = Site(url=url, folder=folder, env=env)
     site.manage("migrate", "--verbosity", "0")
     site.manage("collectstatic", "--noinput", "--verbosity", "0")
+    return site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Iterator[Site]:
+    """An empty site; tests put studies into it with site.seed(…)."""
+    site = make_site(tmp_path_factory.mktemp("site"))
+    site.start()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_site(tmp_path_factory) -> Iterator[Site]:
+    """The site that make demo shows; `links` holds its one-time links by role."""
+    site = make_site(tmp_path_factory.mktemp("demo"))
+    lines = site.manage("load_demo").splitlines()
+    site.links = dict(line.split() for line in lines)
     site.start()
     yield site
     site.stop()
@@ -130,7 +148,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def new_context(chromium, site):
+def new_context(chromium):
     """new_context(language="en", width=1280, height=720, dark=False) -> a browser profile that reports trouble."""
     contexts: list[BrowserContext] = []
 
@@ -142,7 +160,9 @@ def new_context(chromium, site):
             **options,
         )
         context.set_default_timeout(10_000)
-        context.add_cookies([{"name": "django_language", "value": language, "url": site.url}])
+        context.add_cookies([
+            {"name": "django_language", "value": language, "domain": "127.0.0.1", "path": "/"}
+        ])  # fmt: skip
         context.foreign = []
         context.troubles = []
         context.on("request", lambda request: note_foreign(context, request.url))
@@ -152,7 +172,7 @@ def new_context(chromium, site):
         return context
 
     def note_foreign(context, url: str) -> None:
-        if not url.startswith((site.url, "data:", "blob:", "about:")):
+        if not url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:")):
             context.foreign.append(url)
 
     def note_trouble(context, message) -> None:
@@ -168,7 +188,7 @@ def new_context(chromium, site):
 
 
 @pytest.fixture
-def enter(site):
+def enter():
     """enter(context, link) -> a page signed in through a one-time link."""
 
     def go(context: BrowserContext, link: str) -> Page:

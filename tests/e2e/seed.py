@@ -47,6 +47,7 @@ def main(options: dict) -> dict:
         return {"link": link(Member.objects.get(pk=options["again"]).user)}
     risky = options.pop("risky", False)
     is_open = options.pop("is_open", True)
+    is_new = options.pop("is_new", False)  # raters have neither agreed nor practised yet
     hostile = options.pop("hostile", "")
     n_systems = options.get("n_systems", 4)
     options.setdefault("n_raters", 2)
@@ -61,8 +62,8 @@ def main(options: dict) -> dict:
             text = f"{REPLIES[(index + number) % len(REPLIES)]}{hostile}"
             type(response).objects.filter(pk=response.pk).update(text=text, original=text)
     factories.seat_raters(study)
-    if not options.get("is_consented", True):
-        study.members.raters().update(consented_at=None)
+    if is_new:
+        study.members.raters().update(consented_at=None, practice_passed_at=None)
     if is_open:
         open_study(study=study, by=researcher)
     admin = factories.make_user(role=Role.ADMIN)
