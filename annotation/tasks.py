@@ -102,8 +102,8 @@ def _creator(running: RunningJob) -> User | None:
 
 
 def _beats(running: RunningJob) -> Progress:
-    # While the file is written this happens inside the import's own transaction. That is meant: the lease is renewed
-    # in the commit that makes the rows visible, and a worker that lost its lease cannot commit them.
+    # While the file is written this happens inside the import's own transaction, the last time just before its end.
+    # That is meant: a worker that lost its lease cannot commit, and the lease is renewed by the commit itself.
     def beat(stage: str, done: int, total: int | None) -> None:
         running.heartbeat(n_done=done, n_total=total, message=stage)
 

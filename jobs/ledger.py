@@ -123,13 +123,22 @@ def cancel(claim: Claim) -> None:
     _end(_held(claim), State.CANCELLED)
 
 
-def request_cancel(job_id: int) -> str:
-    """Ask for a job to end: at once if it waits, at its next heartbeat if it runs. The state it is in now."""
+def request_cancel(job_id: int) -> bool:
+    """Ask for a job to end: at once if it waits, at its next heartbeat if it runs; whether it could be asked.
+
+    It cannot if it is over, or while its worker is in a transaction that has the job's row: then it is about to be
+    done, and nobody should wait for that.
+    """
     now = timezone.now()
-    waiting = Job.objects.filter(pk=job_id, state=State.QUEUED)
-    if not waiting.update(state=State.CANCELLED, cancel_requested_at=now, finished_at=now):
-        Job.objects.filter(pk=job_id, state=State.RUNNING, cancel_requested_at=None).update(cancel_requested_at=now)
-    return Job.objects.values_list("state", flat=True).get(pk=job_id)
+    with transaction.atomic():
+        if not Job.objects.select_for_update(skip_locked=True).filter(pk=job_id).exists():
+            return False
+        waiting = Job.objects.filter(pk=job_id, state=State.QUEUED)
+        running = Job.objects.filter(pk=job_id, state=State.RUNNING)
+        return bool(
+            waiting.update(state=State.CANCELLED, cancel_requested_at=now, finished_at=now)
+            or running.update(cancel_requested_at=now)
+        )
 
 
 def retry(job_id: int) -> bool:

@@ -19,7 +19,10 @@ Result = Mapping[str, Any]
 
 @dataclass
 class RunningJob:
-    """A job in the hands of its handler. `seconds_between_beats`: more frequent heartbeats are not written."""
+    """A job in the hands of its handler.
+
+    seconds_between_beats: more frequent heartbeats are not written, but for those with a new message or the last one.
+    """
 
     claim: Claim
     kind: str
@@ -28,12 +31,14 @@ class RunningJob:
     created_by_id: int | None
     seconds_between_beats: float = 1.0
     _next_beat: float = field(default=0.0, init=False)
+    _message: str | None = field(default=None, init=False)
 
     def heartbeat(self, *, n_done: int | None = None, n_total: int | None = None, message: str | None = None) -> None:
         """Say how far the work is; call it often. Raises LostLease or CancelRequested: let them pass."""
         now = time.monotonic()
-        if now >= self._next_beat:
-            self._next_beat = now + self.seconds_between_beats
+        is_news = message != self._message or (n_done is not None and n_done == n_total)
+        if now >= self._next_beat or is_news:
+            self._next_beat, self._message = now + self.seconds_between_beats, message
             ledger.heartbeat(self.claim, n_done=n_done, n_total=n_total, message=message)
 
 

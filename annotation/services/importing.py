@@ -143,6 +143,7 @@ def import_items(
             spool.choose(options.sample, is_stratified=options.is_stratified)
             counts["n_sampled_dialogues"] = options.sample
         intake.check_unchanged()
+        on_progress(WRITING, 0, spool.n_items(one_per_dialogue=options.one_per_dialogue))
         return _write_items(spool, intake, dataset, options, counts, by, on_progress)
 
 
@@ -167,6 +168,7 @@ def import_responses(
     with RowSpool() as spool:
         new_systems = _read_responses(spool, intake, dataset, options, findings, on_progress)
         intake.check_unchanged()
+        on_progress(WRITING, 0, len(spool))
         return _write_responses(spool, intake, dataset, new_systems, _told(findings), by, on_progress)
 
 
@@ -378,6 +380,7 @@ def _write_items(
         pass
     if findings.problems:
         raise refusal(findings.problems)
+    on_progress(WRITING, n_total, n_total)
     counts |= {"n_new": n_new, "n_unchanged": n_unchanged, "n_with_risks": n_with_risks}
     return _conclude(imported_from, dataset, counts, n_new_items=n_new, by=by)
 
@@ -520,6 +523,7 @@ def _write_responses(
         pass
     if findings.problems:
         raise refusal(findings.problems)
+    on_progress(WRITING, n_total, n_total)
     counts |= {"n_new": n_new, "n_unchanged": n_unchanged, "n_with_disclosures": n_disclosing}
     counts["n_new_systems"] = len(new_systems)
     return _conclude(imported_from, dataset, counts, n_new_items=0, by=by)

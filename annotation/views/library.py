@@ -172,8 +172,10 @@ def _job_page(request: HttpRequest, public_id: UUID, template: str) -> HttpRespo
 @require_POST
 def job_cancel(request: HttpRequest, public_id: UUID) -> HttpResponse:
     job = get_object_or_404(Job, public_id=public_id)
-    ledger.request_cancel(job.pk)
-    conclude(job.pk)
+    if ledger.request_cancel(job.pk):
+        conclude(job.pk)
+    else:
+        messages.warning(request, _("The job cannot be stopped now: it is over, or about to be."))
     return redirect("job_detail", public_id)
 
 

@@ -273,6 +273,27 @@ def test_a_cancelled_import_leaves_nothing_behind(send, media, monkeypatch):
     assert uploads(media) == []
 
 
+def test_a_worker_that_lost_its_lease_cannot_commit_its_rows(send, media, monkeypatch):
+    """Taken back between reading and writing: the last heartbeat lies within the transaction that writes."""
+    send("import_new", form())
+    job = Job.objects.get()
+    whole = tasks.import_items
+
+    def overtaken(*, on_progress, **arguments):
+        def beat(stage, done, total):
+            on_progress(stage, done, total)
+            if stage == "Writing" and done == 0:
+                Job.objects.filter(pk=job.pk).update(token=99)
+
+        return whole(on_progress=beat, **arguments)
+
+    monkeypatch.setattr(tasks, "import_items", overtaken)
+    run_job(job.pk)
+    assert Job.objects.get().state == "running"  # in the hands of whoever holds token 99
+    assert Dataset.objects.count() == Item.objects.count() == ImportRecord.objects.count() == 0
+    assert len(uploads(media)) == 1
+
+
 def test_stale_uploads_go_and_those_that_are_needed_stay(send, media):
     send("import_new", form())
     orphan = media / "imports" / "orphan"

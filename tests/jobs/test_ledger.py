@@ -159,13 +159,15 @@ def test_a_sweep_leaves_the_living_alone():
 
 def test_a_waiting_job_is_cancelled_at_once():
     job = queued()
-    assert ledger.request_cancel(job.pk) == "cancelled"
+    assert ledger.request_cancel(job.pk)
+    assert Job.objects.get(pk=job.pk).state == "cancelled"
     assert ledger.claim(job.pk, worker="w") is None
 
 
 def test_a_running_job_is_cancelled_at_its_next_heartbeat():
     claim = claimed()
-    assert ledger.request_cancel(claim.job_id) == "running"
+    assert ledger.request_cancel(claim.job_id)
+    assert job_of(claim).state == "running"
     with pytest.raises(CancelRequested):
         ledger.heartbeat(claim)
     ledger.cancel(claim)
@@ -181,10 +183,40 @@ def test_a_job_that_was_to_stop_does_not_start_again():
     assert ledger.sweep().cancelled == [silent.job_id]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_a_worker_that_holds_the_row():
+    """On PostgreSQL a worker in a long transaction locks its job's row; on SQLite it locks everything."""
+    if connection.vendor != "postgresql":
+        pytest.skip("rows are locked on PostgreSQL only")
+    claim = claimed()
+    let_lease_end(claim)
+    is_locked, is_answered, seen = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        try:
+            with transaction.atomic():
+                ledger.heartbeat(claim)
+                is_locked.set()
+                seen.append(is_answered.wait(timeout=10))
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert is_locked.wait(timeout=10)
+    assert not ledger.request_cancel(claim.job_id)
+    assert ledger.sweep() == ledger.Swept()
+    is_answered.set()
+    worker.join()
+    assert seen == [True]
+    ledger.finish(claim, result={})
+
+
 def test_what_is_over_stays_over():
     claim = claimed()
     ledger.finish(claim, result={})
-    assert ledger.request_cancel(claim.job_id) == "done"
+    assert not ledger.request_cancel(claim.job_id)
+    assert job_of(claim).state == "done"
     assert not ledger.retry(claim.job_id)
 
 
