@@ -19,7 +19,7 @@ PLACE = re.compile(r"%\((\w+)\)[sd]|\{(\w+)\}")
 @pytest.fixture(scope="module")
 def chinese():
     return {
-        (m.context, m.id[0] if isinstance(m.id, tuple) else m.id): m
+        (m.context, m.id[0] if isinstance(m.id, (tuple, list)) else m.id): m
         for m in read_po(BytesIO(PO.read_bytes()), locale="zh_Hans")
         if m.id
     }
@@ -48,7 +48,7 @@ def test_translations_fill_in_the_same_places(chinese):
 
 def test_the_compiled_file_is_the_written_one(chinese):
     compiled = read_mo(BytesIO(PO.with_suffix(".mo").read_bytes()))
-    stored = {(m.context, m.id[0] if isinstance(m.id, tuple) else m.id): m.string for m in compiled if m.id}
+    stored = {(m.context, m.id[0] if isinstance(m.id, (tuple, list)) else m.id): m.string for m in compiled if m.id}
     assert set(stored) == set(chinese), "run make translations"
     for key, message in chinese.items():
         wanted = message.string if isinstance(message.string, str) else tuple(message.string)
