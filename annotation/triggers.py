@@ -1,6 +1,6 @@
 """Rules that a CHECK cannot say, as triggers on both engines: append-only logs, frozen studies, values on scale.
 
-`install(schema_editor)` and `remove(schema_editor)` are called by a migration. A refused statement raises
+`install(schema_editor)` runs after every migrate (annotation/apps.py). A refused statement raises
 IntegrityError whose message is the rule's name. Conditions are written in the SQL that SQLite and PostgreSQL share.
 """
 
@@ -90,7 +90,8 @@ RULES = [
 ]
 
 
-def _trigger(rule: Rule) -> str:
+def trigger_name(rule: Rule) -> str:
+    """What the trigger of this rule is called in the database."""
     return f"{rule.name}_{rule.table.removeprefix('annotation_')}_{rule.event.lower()}"
 
 
@@ -99,7 +100,7 @@ def install(schema_editor: Any) -> None:
     remove(schema_editor)
     is_sqlite = schema_editor.connection.vendor == "sqlite"
     for rule in RULES:
-        name = _trigger(rule)
+        name = trigger_name(rule)
         if is_sqlite:
             schema_editor.execute(
                 f"CREATE TRIGGER {name} BEFORE {rule.event} ON {rule.table} FOR EACH ROW WHEN {rule.when} "
@@ -124,7 +125,7 @@ def remove(schema_editor: Any) -> None:
     """Drop every trigger that exists."""
     is_sqlite = schema_editor.connection.vendor == "sqlite"
     for rule in RULES:
-        name = _trigger(rule)
+        name = trigger_name(rule)
         if is_sqlite:
             schema_editor.execute(f"DROP TRIGGER IF EXISTS {name}", params=None)
         else:

@@ -47,7 +47,7 @@ def main() -> int:
         _manage(env, "collectstatic", "--noinput", "--verbosity", "0")
         links = _manage(env, "load_demo")
         log = (folder / "demo.log").open("wb")
-        children += [_start(command, env, log) for command in (_site(options.port), _worker(folder))]
+        children += [_start(command, env, log) for command in (_site(options.port), WORKER)]
         _wait_until_ready(url, children[0], folder)
         print(f"\n  Qingting is ready at {url}\n")
         for line in links.splitlines():
@@ -101,11 +101,7 @@ def _site(port: int) -> list[str]:
     ]
 
 
-def _worker(folder: Path) -> list[str]:
-    return [
-        *("celery", "--app", "config", "worker", "--beat", "--concurrency", "1", "--loglevel", "WARNING"),
-        *("--schedule", str(folder / "beat"), "--without-mingle", "--without-gossip"),
-    ]
+WORKER = ["celery", "--app", "config", "worker", "--beat", "--concurrency", "1", "--loglevel", "WARNING"]
 
 
 def _start(command: list[str], env: dict[str, str], log: object) -> subprocess.Popen[bytes]:

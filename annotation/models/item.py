@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from annotation.models.fields import ReadableJSON
 from annotation.querysets import ItemQuerySet, ResponseQuerySet
 
 
@@ -68,7 +69,7 @@ class Item(models.Model):
     dataset = models.ForeignKey(Dataset, models.PROTECT, related_name="items")
     key = models.CharField(max_length=120)  # the item's name in the source, e.g. "1042" or "1042#3"
     dialogue_key = models.CharField(max_length=100)  # several items may come from one dialogue
-    turns = models.JSONField()  # [{"role": "client" | "counsellor", "text": str}, …]
+    turns = models.JSONField(encoder=ReadableJSON)  # [{"role": "client" | "counsellor", "text": str}, …]
     reference = models.TextField(blank=True)  # the counsellor's own next reply
     topic = models.CharField(max_length=60, blank=True)  # slug of a known topic, else ""
     topic_label = models.CharField(max_length=120, blank=True)  # as the source names it

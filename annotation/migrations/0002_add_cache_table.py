@@ -11,6 +11,6 @@ def create(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("annotation", "0002_add_triggers")]
+    dependencies = [("annotation", "0001_initial")]
 
     operations = [migrations.RunPython(create, migrations.RunPython.noop)]
