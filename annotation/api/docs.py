@@ -31,8 +31,8 @@ def _operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
             "description": operation.get("description", ""),
             "parameters": operation.get("parameters", []),
             "answers": [
-                {"status": status, "description": answer.get("description", ""), "types": list(answer.get("content", {}))}
-                for status, answer in operation["responses"].items()
+                {"status": status, "description": given.get("description", ""), "types": list(given.get("content", {}))}
+                for status, given in operation["responses"].items()
             ],
         }
         for path, methods in schema["paths"].items()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from datetime import timedelta
 
 import pytest
 import time_machine
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.urls import reverse
 from django.utils import timezone
 
 from annotation.errors import DomainError, Incomplete, NotFound, OffScale, StaleRevision, StudyClosed
@@ -165,7 +167,7 @@ def test_a_failure_after_the_first_write_leaves_nothing_behind(rater, placement,
 
 def test_active_time_never_exceeds_the_time_that_has_passed(rater, placement):
     start = timezone.now()
-    service.mark_shown(rater, str(placement.public_id))
+    service.mark_shown(rater, card(rater, placement.public_id))
     placement.refresh_from_db()
     with time_machine.travel(start + timedelta(seconds=60), tick=False):
         save(rater, placement, active_ms=3_600_000)
@@ -178,6 +180,32 @@ def test_events_are_append_only(rater, placement):
     for act in (lambda: RatingEvent.objects.update(rev=9), lambda: RatingEvent.objects.all().delete()):
         with pytest.raises(IntegrityError, match="rating_events_are_append_only"), transaction.atomic():
             act()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_tabs_at_once_the_second_is_told_what_stands(rater, placement):
+    """The other tab's save is not committed yet when this one has looked, and is when this one writes."""
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite lets one writer in at a time")
+    answers = []
+
+    def other_tab():
+        try:
+            save(rater, placement, scores=ALL | {"content": 0})
+        except DomainError as refused:
+            answers.append(refused)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=other_tab)
+    with transaction.atomic():
+        save(rater, placement)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()  # it waits for this transaction
+    thread.join()
+    assert [type(answer) for answer in answers] == [StaleRevision]
+    assert stored(placement) == ALL and RatingEvent.objects.count() == 1
 
 
 class TestTheQueue:
@@ -203,7 +231,8 @@ class TestTheQueue:
 
     def test_a_card_holds_the_allow_list_and_nothing_else(self, rater, placement):
         assert set(card(rater, placement.public_id).to_json()) == {
-            "public_id", "slot", "text", "turns", "n_slots", "rev", "is_final", "is_flagged", "scores", "note", "notice",
+            "public_id", "slot", "text", "turns", "n_slots", "rev", "is_final", "is_flagged", "scores", "note",
+            "notice",
         }  # fmt: skip
 
 
@@ -244,3 +273,52 @@ class TestContentNotice:
         answer_notice(user=sensitive.user, public_id=placement.public_id, answer="later")
         last = list(Placement.objects.of(sensitive).order_by("-queue").values_list("assignment", "slot")[:4])
         assert last == [(placement.assignment_id, slot) for slot in (3, 2, 1, 0)]
+
+
+class TestTheCostOfARating:
+    """Statements per request: what the benchmark's figures rest on. One more is a decision, not an accident."""
+
+    SAVE = {"scores": ALL, "is_final": True, "active_ms": 0, "hidden_ms": 0, "idle_ms": 0}
+
+    @pytest.fixture
+    def browser(self, rater, as_user):
+        client = as_user(rater.user)
+        self.next(client, rater)  # what a process learns once: criteria and number of slots
+        service.dimensions(rater.study)
+        return client
+
+    def next(self, client, rater, **holding):
+        answer = client.get(reverse("api_next", args=[rater.public_id]), holding)
+        assert answer.status_code == 200
+        return answer.json()["card"]
+
+    def put(self, client, shown, **fields):
+        body = self.SAVE | {"op_id": str(uuid.uuid4()), "base_rev": 0} | fields
+        answer = client.put(reverse("api_rating", args=[shown["public_id"]]), body, content_type="application/json")
+        assert answer.status_code == 200
+        return answer.json()
+
+    def test_next(self, rater, browser, django_assert_num_queries):
+        shown = self.next(browser, rater)
+        Placement.objects.filter(public_id=shown["public_id"]).update(shown_at=None)
+        with django_assert_num_queries(5):  # session, person, seat, card, note that it was shown
+            self.next(browser, rater)
+        with django_assert_num_queries(4):
+            self.next(browser, rater)
+
+    def test_save(self, rater, browser, django_assert_num_queries):
+        shown = self.next(browser, rater)
+        with django_assert_num_queries(
+            9
+        ):  # session, person, placement; begin, revision, values, event, counters, commit
+            self.put(browser, shown)
+
+    def test_save_that_brings_the_next_card(self, rater, browser, django_assert_num_queries):
+        shown = self.next(browser, rater)
+        held = self.next(browser, rater, holding=shown["public_id"])
+        with django_assert_num_queries(11):  # the same, with card and note inside the one transaction
+            answer = self.put(browser, shown, holding=[held["public_id"]])
+        assert answer["next"]["public_id"] not in (shown["public_id"], held["public_id"])
+        assert Placement.objects.get(public_id=answer["next"]["public_id"]).shown_at is not None
+        again = self.put(browser, shown, op_id=answer["op_id"], holding=[held["public_id"]])
+        assert again["next"] == answer["next"]

@@ -119,7 +119,8 @@ def test_a_raters_way_from_consent_to_thanks(site, new_context, enter, language)
             wrong += check(page)
         page.locator("main .actions .primary").click()
     if "practice" in page.url:  # all ones: not close enough; the next set opens, and here a person lets them in
-        site.write("UPDATE annotation_member SET practice_passed_at = datetime('now') WHERE id = ?", study["seat_pks"][0])
+        passed = "UPDATE annotation_member SET practice_passed_at = datetime('now') WHERE id = ?"
+        site.write(passed, study["seat_pks"][0])
     page.goto(f"{site.url}/rater/{study['seats'][0]}/rate/")
     for _ in range(4):
         page.wait_for_timeout(300)
