@@ -82,7 +82,7 @@ def _sqlite() -> Finding:
 
 def _cache() -> Finding:
     """Log-in counters live in the cache, so every process must see the same one."""
-    backend = settings.CACHES["default"]["BACKEND"].rpartition(".")[2]
+    backend = str(settings.CACHES["default"]["BACKEND"]).rpartition(".")[2]
     if backend in ("LocMemCache", "DummyCache"):
         return Finding("cache", "problem", f"{backend}: each process counts log-in attempts for itself")
     try:

@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60
@@ -104,10 +105,10 @@ def _site(port: int) -> list[str]:
 WORKER = ["celery", "--app", "config", "worker", "--beat", "--concurrency", "1", "--loglevel", "WARNING"]
 
 
-def _start(command: list[str], env: dict[str, str], log: object) -> subprocess.Popen[bytes]:
+def _start(command: list[str], env: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", *command], cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
-    )  # type: ignore[call-overload,no-any-return]
+    )
 
 
 def _wait_until_ready(url: str, site: subprocess.Popen[bytes], folder: Path) -> None:

@@ -27,57 +27,57 @@ def data_dir() -> Path:
 
 def database_url() -> str:
     """DATABASE_URL: sqlite:///path or postgres://user:password@host:port/name."""
-    return _env.str("DATABASE_URL", default=f"sqlite:///{data_dir() / 'qingting.sqlite3'}")
+    return str(_env.str("DATABASE_URL", default=f"sqlite:///{data_dir() / 'qingting.sqlite3'}"))
 
 
 def broker_url() -> str:
     """CELERY_BROKER_URL: filesystem:// (one machine, the default), redis://… or amqp://…."""
-    return _env.str("CELERY_BROKER_URL", default="filesystem://")
+    return str(_env.str("CELERY_BROKER_URL", default="filesystem://"))
 
 
 def cache_url() -> str:
     """CACHE_URL: redis://… where several machines serve the site; empty = a table of the database."""
-    return _env.str("CACHE_URL", default="")
+    return str(_env.str("CACHE_URL", default=""))
 
 
 def is_demo() -> bool:
     """QINGTING_DEMO: the demonstration; its pages say so, and staff need no second factor."""
-    return _env.bool("QINGTING_DEMO", default=False)
+    return bool(_env.bool("QINGTING_DEMO", default=False))
 
 
 def is_debug() -> bool:
     """DEBUG: Django's error pages; for development only."""
-    return _env.bool("DEBUG", default=False)
+    return bool(_env.bool("DEBUG", default=False))
 
 
 def log_level() -> str:
     """LOG_LEVEL: DEBUG, INFO, WARNING or ERROR."""
-    return _env.str("LOG_LEVEL", default="INFO")
+    return str(_env.str("LOG_LEVEL", default="INFO"))
 
 
 def allowed_hosts() -> list[str]:
     """ALLOWED_HOSTS: comma-separated host names the site answers to."""
-    return _env.list("ALLOWED_HOSTS", default=[])
+    return list(_env.list("ALLOWED_HOSTS", default=[]))
 
 
 def public_url() -> str:
     """PUBLIC_URL: scheme and host that invitation links start with, e.g. https://rate.example.org."""
-    return _env.str("PUBLIC_URL", default="http://127.0.0.1:8000").rstrip("/")
+    return str(_env.str("PUBLIC_URL", default="http://127.0.0.1:8000")).rstrip("/")
 
 
 def trusted_proxy_count() -> int:
     """TRUSTED_PROXY_COUNT: how many proxies in front add to X-Forwarded-For."""
-    return _env.int("TRUSTED_PROXY_COUNT", default=0)
+    return int(_env.int("TRUSTED_PROXY_COUNT", default=0))
 
 
 def secret_key() -> str:
     """SECRET_KEY, or the one kept in the data folder."""
-    return _env.str("SECRET_KEY", default="") or _kept("secret_key", lambda: secrets.token_urlsafe(64))
+    return str(_env.str("SECRET_KEY", default="") or _kept("secret_key", lambda: secrets.token_urlsafe(64)))
 
 
 def fernet_keys() -> list[str]:
     """FIELD_ENCRYPTION_KEYS: comma-separated Fernet keys, newest first, or the one kept in the data folder."""
-    given = _env.list("FIELD_ENCRYPTION_KEYS", default=[])
+    given = list(_env.list("FIELD_ENCRYPTION_KEYS", default=[]))
     return given or [_kept("field_key", lambda: Fernet.generate_key().decode())]
 
 

@@ -20,7 +20,6 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import django
 from django.apps import apps
-from django.conf import settings
 from django.db import connection
 
 from annotation.errors import DomainError, NotReady
@@ -89,10 +88,10 @@ def restore_backup(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="qingting-restore-") as folder:
         _manifest, copy = _unpack(path, Path(folder))
         if connection.vendor == "sqlite":
-            with sqlite3.connect(copy) as source, sqlite3.connect(settings.DATABASES["default"]["NAME"]) as target:
+            with sqlite3.connect(copy) as source, sqlite3.connect(_name()) as target:
                 source.backup(target)
         else:
-            _run(["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={_pg_name()}", str(copy)])
+            _run(["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={_name()}", str(copy)])
     return manifest
 
 
@@ -143,7 +142,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pg_name() -> str:
+def _name() -> str:
+    """Of the database; with SQLite the path of its file."""
     return str(connection.settings_dict["NAME"])
 
 

@@ -47,7 +47,8 @@ class Demo:
     @property
     def free_seat(self) -> Member:
         """The seat that waits for the visitor."""
-        return self.open_study.members.raters().get(number=1)
+        seat: Member = self.open_study.members.raters().get(number=1)
+        return seat
 
 
 @transaction.atomic
@@ -145,6 +146,7 @@ def _seat(seat: Member, language: str) -> None:
 
 def _rate(seat: Member, share: float, content: dict[str, Any], rng: np.random.Generator) -> None:
     """Made-up ratings for the first `share` of the seat's queue, saved through the same door as real ones."""
+    assert seat.user is not None  # noqa: S101  (seated above)
     plausible = {item["key"]: item["plausible"] for item in content["items"]}
     placements = (
         Placement.objects.of(seat)

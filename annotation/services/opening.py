@@ -74,7 +74,7 @@ def design_spec(study: Study, these: Parts | None = None) -> DesignSpec:
         n_raters=n_raters,
         raters_per_item=study.raters_per_item,
         seed=study.seed,
-        presentation=study.presentation,
+        presentation="interleaved" if study.presentation == Study.Presentation.INTERLEAVED else "blocked",
         min_gap=study.min_gap,
         repeat_share=float(study.repeat_percent) / 100,
         item_groups=tuple(datasets[i.item.dataset_id] for i in these.items),
@@ -170,7 +170,8 @@ def _apply_drop(
     if study.disclosure_policy != Study.DisclosurePolicy.DROP:
         return these, responses, 0
     names = _names(these)
-    kept, dropped = [], []
+    kept: list[StudyItem] = []
+    dropped: list[StudyItem] = []
     for study_item in these.items:
         texts = (responses[study_item.item_id, arm.system_id].text for arm in these.arms)
         (dropped if any(scan(text, names) for text in texts) else kept).append(study_item)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 from uuid import UUID
 
 from django.contrib import messages
@@ -16,19 +15,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from annotation import selectors_library as selectors
 from annotation.errors import DomainError
 from annotation.forms_library import ImportItemsForm, ImportResponsesForm, SystemForm
-from annotation.models import Dataset, ImportRecord, User
+from annotation.models import Dataset, ImportRecord
 from annotation.services.systems import missing_presets, register_preset, register_system, update_system
 from annotation.services.uploads import store_upload
 from annotation.tasks import IMPORT_ITEMS, IMPORT_RESPONSES
-from annotation.views.access import for_roles, uses_htmx
+from annotation.views.access import for_roles, person_of, uses_htmx
 from jobs import ledger, registry
 from jobs.models import Job
 from jobs.tasks import conclude, send_hint
-
-
-def _me(request: HttpRequest) -> User:
-    return cast(User, request.user)  # the gate let nobody else in
-
 
 # --- Datasets and imports -------------------------------------------------------------------------------
 
@@ -69,7 +63,7 @@ def import_new(request: HttpRequest) -> HttpResponse:
     params = {**form.params(), "upload": store_upload(file), "file_name": file.name}
     kind = IMPORT_ITEMS if is_items else IMPORT_RESPONSES
     with transaction.atomic():
-        job = ledger.enqueue(kind=kind, params=params, by_id=_me(request).pk)
+        job = ledger.enqueue(kind=kind, params=params, by_id=person_of(request).pk)
         transaction.on_commit(partial(send_hint, job.pk, job.queue))
     return redirect("job_detail", job.public_id)
 
@@ -106,13 +100,13 @@ def system_new(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return render(request, "annotation/system_form.html", {"form": SystemForm()})
     if preset := request.POST.get("preset"):
-        system = register_preset(slug=preset, by=_me(request))
+        system = register_preset(slug=preset, by=person_of(request))
         messages.success(request, _("%(name)s is registered.") % {"name": system.name})
         return redirect("system_list")
     form = SystemForm(request.POST)
     if form.is_valid():
         try:
-            system = register_system(**form.cleaned_data, by=_me(request))
+            system = register_system(**form.cleaned_data, by=person_of(request))
         except DomainError as error:
             form.add_error(None, error.message)
         else:
@@ -131,7 +125,7 @@ def system_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
     form = SystemForm(request.POST, system=system)
     if form.is_valid():
         try:
-            update_system(system=system, **form.cleaned_data, by=_me(request))
+            update_system(system=system, **form.cleaned_data, by=person_of(request))
         except DomainError as error:
             form.add_error(None, error.message)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
 from uuid import UUID
 
 from allauth.account.internal.flows.login import record_authentication
@@ -37,12 +36,7 @@ from annotation.selectors_people import (
 )
 from annotation.services import people as services
 from annotation.services.support import read_support
-from annotation.views.access import for_roles, public
-
-
-def _me(request: HttpRequest) -> User:
-    return cast(User, request.user)  # the gate let nobody else in
-
+from annotation.views.access import for_roles, person_of, public
 
 # --- The door -------------------------------------------------------------------------------------------
 
@@ -50,7 +44,7 @@ def _me(request: HttpRequest) -> User:
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """To where one's work is."""
-    return redirect("study_list" if _me(request).is_site_staff else "rater_home")
+    return redirect("study_list" if person_of(request).is_site_staff else "rater_home")
 
 
 @public
@@ -111,7 +105,7 @@ def accept_invitation(request: HttpRequest, token: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def account(request: HttpRequest) -> HttpResponse:
-    person = _me(request)
+    person = person_of(request)
     if request.method == "POST":
         form = AccountForm(request.POST)
         if form.is_valid():
@@ -151,18 +145,18 @@ def api_tokens(request: HttpRequest) -> HttpResponse:
     secret = ""
     if request.method == "POST" and form.is_valid():
         _token, secret = services.create_api_token(
-            person=_me(request), name=form.cleaned_data["name"], lifetime=form.lifetime
+            person=person_of(request), name=form.cleaned_data["name"], lifetime=form.lifetime
         )
         form = TokenForm()
-    context = {"form": form, "secret": secret, "tokens": usable_tokens(_me(request))}
+    context = {"form": form, "secret": secret, "tokens": usable_tokens(person_of(request))}
     return render(request, "annotation/people/tokens.html", context)
 
 
 @require_POST
 @for_roles("researcher", "admin")
 def api_token_revoke(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    token = get_object_or_404(ApiToken, public_id=public_id, user=_me(request))
-    services.revoke_api_token(token=token, by=_me(request))
+    token = get_object_or_404(ApiToken, public_id=public_id, user=person_of(request))
+    services.revoke_api_token(token=token, by=person_of(request))
     messages.success(request, _("The token no longer works."))
     return redirect("api_tokens")
 
@@ -200,7 +194,7 @@ def invite_staff(request: HttpRequest) -> HttpResponse:
     form = InviteStaffForm(request.POST)
     if not form.is_valid():
         return _people_page(request, form, status=422)
-    invitation, secret = services.create_invitation(by=_me(request), **form.cleaned_data)
+    invitation, secret = services.create_invitation(by=person_of(request), **form.cleaned_data)
     return _people_page(request, link=_link(secret), link_for=invitation.label or invitation.get_role_display())
 
 
@@ -208,7 +202,7 @@ def invite_staff(request: HttpRequest) -> HttpResponse:
 @for_roles("admin")
 def revoke_staff_invitation(request: HttpRequest) -> HttpResponse:
     invitation = _posted_invitation(request, pending_staff_invitations())
-    services.revoke_invitation(invitation=invitation, by=_me(request))
+    services.revoke_invitation(invitation=invitation, by=person_of(request))
     messages.success(request, _("The link no longer works."))
     return redirect("people")
 
@@ -228,14 +222,14 @@ def _person(username: str) -> User:
 @for_roles("admin")
 def make_sign_in_link(request: HttpRequest, username: str) -> HttpResponse:
     person = _person(username)
-    _invitation, secret = services.create_sign_in_link(person=person, by=_me(request))
+    _invitation, secret = services.create_sign_in_link(person=person, by=person_of(request))
     return _people_page(request, link=_link(secret), link_for=person.get_full_name() or person.username)
 
 
 @require_POST
 @for_roles("admin")
 def deactivate_person(request: HttpRequest, username: str) -> HttpResponse:
-    services.deactivate_person(person=_person(username), by=_me(request))
+    services.deactivate_person(person=_person(username), by=person_of(request))
     messages.success(request, _("The account is closed."))
     return redirect("people")
 
@@ -243,7 +237,7 @@ def deactivate_person(request: HttpRequest, username: str) -> HttpResponse:
 @require_POST
 @for_roles("admin")
 def reactivate_person(request: HttpRequest, username: str) -> HttpResponse:
-    services.reactivate_person(person=_person(username), by=_me(request))
+    services.reactivate_person(person=_person(username), by=person_of(request))
     messages.success(request, _("The account is open again. Send this person a sign-in link."))
     return redirect("people")
 
@@ -251,7 +245,7 @@ def reactivate_person(request: HttpRequest, username: str) -> HttpResponse:
 @require_POST
 @for_roles("admin")
 def remove_second_factor(request: HttpRequest, username: str) -> HttpResponse:
-    services.remove_second_factor(person=_person(username), by=_me(request))
+    services.remove_second_factor(person=_person(username), by=person_of(request))
     messages.success(request, _("The second factor was removed; a new one is asked for at the next sign-in."))
     return redirect("people")
 
@@ -260,7 +254,7 @@ def remove_second_factor(request: HttpRequest, username: str) -> HttpResponse:
 
 
 def _study(request: HttpRequest, public_id: UUID) -> Study:
-    study: Study = get_object_or_404(Study.objects.visible_to(_me(request)), public_id=public_id)
+    study: Study = get_object_or_404(Study.objects.visible_to(person_of(request)), public_id=public_id)
     return study
 
 
@@ -300,9 +294,11 @@ def make_seat_link(request: HttpRequest, public_id: UUID, seat: UUID) -> HttpRes
     form = SeatLinkForm(request.POST)
     label = form.cleaned_data["label"] if form.is_valid() else ""
     if member.user is None:
-        _invitation, secret = services.create_invitation(role=Role.RATER, seat=member, by=_me(request), label=label)
+        _invitation, secret = services.create_invitation(
+            role=Role.RATER, seat=member, by=person_of(request), label=label
+        )
     else:
-        _invitation, secret = services.create_sign_in_link(person=member.user, by=_me(request))
+        _invitation, secret = services.create_sign_in_link(person=member.user, by=person_of(request))
     return _study_people_page(request, study, link=_link(secret), link_for=member.code)
 
 
@@ -312,7 +308,9 @@ def invite_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
     form = SeatLinkForm(request.POST)
     label = form.cleaned_data["label"] if form.is_valid() else ""
-    _invitation, secret = services.create_invitation(role=Role.RESEARCHER, study=study, by=_me(request), label=label)
+    _invitation, secret = services.create_invitation(
+        role=Role.RESEARCHER, study=study, by=person_of(request), label=label
+    )
     return _study_people_page(request, study, link=_link(secret), link_for=label or _("a researcher"))
 
 
@@ -321,7 +319,7 @@ def invite_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
 def revoke_study_invitation(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
     invitation = _posted_invitation(request, pending_invitations_of(study))
-    services.revoke_invitation(invitation=invitation, by=_me(request))
+    services.revoke_invitation(invitation=invitation, by=person_of(request))
     messages.success(request, _("The link no longer works."))
     return redirect("study_people", public_id)
 
@@ -336,7 +334,7 @@ def add_researcher(request: HttpRequest, public_id: UUID) -> HttpResponse:
         if person is None or person.role != Role.RESEARCHER:
             form.add_error("username", _("There is no researcher with this username."))
         else:
-            services.add_researcher(study=study, person=person, by=_me(request))
+            services.add_researcher(study=study, person=person, by=person_of(request))
             messages.success(request, _("The researcher was added."))
             return redirect("study_people", public_id)
     return _study_people_page(request, study, form, status=422)

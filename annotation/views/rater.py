@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
@@ -41,8 +41,9 @@ from annotation.services.raters import (
     withdraw,
 )
 from annotation.services.ratings import Change, answer_notice, mark_shown, submit_rating
-from annotation.views.access import for_roles
+from annotation.views.access import for_roles, person_of
 
+ANSWERS: dict[str, Literal["open", "skip", "later"]] = {"open": "open", "skip": "skip", "later": "later"}
 STEP_PAGES = {"consent": "rater_consent", "practice": "rater_practice", "rate": "rate", "done": "rater_done"}
 
 
@@ -60,7 +61,7 @@ def _to_next_step(seat: Member) -> HttpResponse:
 @for_roles("rater")
 def home(request: HttpRequest) -> HttpResponse:
     """All seats of this rater; straight on to the next step where there is only one."""
-    seats = list(Member.objects.raters().of_user(request.user).select_related("study"))
+    seats = list(Member.objects.raters().of_user(person_of(request)).select_related("study"))
     if len(seats) == 1 and next_step(seats[0]) != "wait":
         return _to_next_step(seats[0])
     rows = [{"seat": s, "step": next_step(s), "page": STEP_PAGES.get(next_step(s))} for s in seats]
@@ -71,7 +72,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @for_roles("rater")
 def consent(request: HttpRequest, seat: UUID) -> HttpResponse:
     """Consent and pay terms; agreeing leads to the guide."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     form = ConsentForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         give_consent(
@@ -98,7 +99,7 @@ def consent(request: HttpRequest, seat: UUID) -> HttpResponse:
 @for_roles("rater")
 def guide(request: HttpRequest, seat: UUID) -> HttpResponse:
     """The rubric with its considerations and worked examples."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     return render(
         request,
         "annotation/rater_guide.html",
@@ -121,7 +122,7 @@ def _scores(request: HttpRequest, rater: Member) -> dict[str, int]:
 @for_roles("rater")
 def practice(request: HttpRequest, seat: UUID) -> HttpResponse:
     """Six practice items with feedback, then the gate."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     if rater.consented_at is None:
         return redirect("rater_consent", seat=seat)
     if rater.practice_passed_at or not rater.study.needs_practice:
@@ -137,7 +138,7 @@ def practice(request: HttpRequest, seat: UUID) -> HttpResponse:
             messages.success(request, _("Practice passed. Thank you; the study comes next."))
         else:
             messages.info(request, _("Not yet close enough. Here are six fresh items; take your time."))
-        return _to_next_step(rater_seat(request.user, seat))
+        return _to_next_step(rater_seat(person_of(request), seat))
     answered = set(rater.practice_answers.filter(practice_set=rater.practice_set).values_list("item_id", flat=True))
     if request.method == "POST" and (item := by_id.get(request.POST.get("item", ""))):
         scores = _scores(request, rater)
@@ -171,7 +172,7 @@ def practice(request: HttpRequest, seat: UUID) -> HttpResponse:
 @for_roles("rater")
 def rate(request: HttpRequest, seat: UUID, public_id: UUID | None = None) -> HttpResponse:
     """The rating page: the next open placement, or the one asked for. POST saves it (used without a script)."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     step = next_step(rater)
     if step in ("consent", "practice", "wait") or (step == "done" and public_id is None):
         return _to_next_step(rater)
@@ -188,7 +189,7 @@ def rate(request: HttpRequest, seat: UUID, public_id: UUID | None = None) -> Htt
     shown = card(rater, public_id) if public_id else next_card(rater)
     if shown is None:
         return redirect("rater_done", seat=seat)
-    mark_shown(rater, shown.public_id)
+    mark_shown(rater, shown)
     texts = dimensions_for(rater, get_language() or "en")
     return render(
         request,
@@ -221,7 +222,7 @@ def _submit(request: HttpRequest, rater: Member, public_id: UUID) -> None:
         note=request.POST.get("note", "").replace("\r\n", "\n"),
         is_flagged="is_flagged" in request.POST,
     )
-    submit_rating(user=request.user, public_id=public_id, change=change)
+    submit_rating(user=person_of(request), public_id=public_id, change=change)
 
 
 def _setup(rater: Member, shown: Card) -> dict[str, Any]:
@@ -255,7 +256,7 @@ def _setup(rater: Member, shown: Card) -> dict[str, Any]:
 @for_roles("rater")
 def previous(request: HttpRequest, seat: UUID, public_id: UUID) -> HttpResponse:
     """To the response rated before this one; stays where it is at the beginning."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     before = previous_card(rater, public_id)
     return redirect("rate_placement", seat=seat, public_id=before.public_id if before else public_id)
 
@@ -264,11 +265,11 @@ def previous(request: HttpRequest, seat: UUID, public_id: UUID) -> HttpResponse:
 @for_roles("rater")
 def notice(request: HttpRequest, seat: UUID, public_id: UUID) -> HttpResponse:
     """Open, skip or put off an item (used without a script)."""
-    rater_seat(request.user, seat)
-    answer = request.POST.get("answer", "")
-    if answer not in ("open", "skip", "later"):
+    rater_seat(person_of(request), seat)
+    answer = ANSWERS.get(request.POST.get("answer", ""))
+    if answer is None:
         raise DomainError(_("Choose to open the item, to skip it or to leave it for later."))
-    answer_notice(user=request.user, public_id=public_id, answer=answer)
+    answer_notice(user=person_of(request), public_id=public_id, answer=answer)
     if answer == "open":
         return redirect("rate_placement", seat=seat, public_id=public_id)
     return redirect("rate", seat=seat)
@@ -278,14 +279,14 @@ def notice(request: HttpRequest, seat: UUID, public_id: UUID) -> HttpResponse:
 @for_roles("rater")
 def take_break(request: HttpRequest, seat: UUID) -> HttpResponse:
     """A page without any content of the study."""
-    return render(request, "annotation/rater_break.html", {"seat": rater_seat(request.user, seat)})
+    return render(request, "annotation/rater_break.html", {"seat": rater_seat(person_of(request), seat)})
 
 
 @require_safe
 @for_roles("rater")
 def progress_page(request: HttpRequest, seat: UUID) -> HttpResponse:
     """Counts, pace and pay."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     seconds = median_active_seconds(rater)
     left = rater.n_left * (seconds or rater.study.expected_seconds)
     return render(
@@ -306,7 +307,7 @@ def progress_page(request: HttpRequest, seat: UUID) -> HttpResponse:
 @for_roles("rater")
 def done(request: HttpRequest, seat: UUID) -> HttpResponse:
     """Thanks, counts, pay, and the question about blinding."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     if next_step(rater) not in ("done",):
         return _to_next_step(rater)
     form = GuessForm(request.POST or None)
@@ -322,7 +323,7 @@ def done(request: HttpRequest, seat: UUID) -> HttpResponse:
 @for_roles("rater")
 def withdraw_page(request: HttpRequest, seat: UUID) -> HttpResponse:
     """Leave the study; asks once."""
-    rater = rater_seat(request.user, seat)
+    rater = rater_seat(person_of(request), seat)
     form = WithdrawForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         withdraw(rater=rater)

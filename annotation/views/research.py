@@ -29,7 +29,7 @@ from annotation.forms_research import (
     SystemsForm,
     UnblindForm,
 )
-from annotation.models import Dataset, Study, System, User
+from annotation.models import Dataset, Study, System
 from annotation.selectors_research import (
     EVENTS_PER_PAGE,
     SCAN_NOW_AT_MOST,
@@ -43,19 +43,15 @@ from annotation.selectors_research import (
 from annotation.services import studies as services
 from annotation.services.audit import verify_chain
 from annotation.services.opening import open_study
-from annotation.views.access import for_roles, uses_htmx
+from annotation.views.access import for_roles, person_of, uses_htmx
 
 STUDIES_PER_PAGE = 50
 for_researchers = for_roles("researcher", "admin")
 get_and_post = require_http_methods(["GET", "HEAD", "POST"])
 
 
-def _me(request: HttpRequest) -> User:
-    return cast(User, request.user)  # for_roles let nobody else in
-
-
 def _study(request: HttpRequest, public_id: UUID) -> Study:
-    visible = Study.objects.visible_to(_me(request)).select_related("rubric")
+    visible = Study.objects.visible_to(person_of(request)).select_related("rubric")
     study: Study = get_object_or_404(visible, public_id=public_id)
     return study
 
@@ -72,7 +68,7 @@ def _before(request: HttpRequest) -> int | None:
 @for_researchers
 @require_safe
 def study_list(request: HttpRequest) -> HttpResponse:
-    page = Paginator(studies_of(_me(request)), STUDIES_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(studies_of(person_of(request)), STUDIES_PER_PAGE).get_page(request.GET.get("page"))
     for study in page:
         study.tally = progress.Tally(study.n_placements, study.n_final, study.n_flagged)
     return render(request, "annotation/study_list.html", {"page": page})
@@ -83,7 +79,7 @@ def study_list(request: HttpRequest) -> HttpResponse:
 def study_new(request: HttpRequest) -> HttpResponse:
     form = StudyForm(request.POST or None)
     if form.is_valid():
-        study = services.create_study(by=_me(request), name=form.cleaned_data["name"])
+        study = services.create_study(by=person_of(request), name=form.cleaned_data["name"])
         return redirect("study_setup", study.public_id)
     return render(request, "annotation/study_new.html", {"form": form}, status=422 if form.is_bound else 200)
 
@@ -174,7 +170,7 @@ def study_setup_name(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
 
     def save(cleaned: dict[str, Any]) -> str:
-        services.update_settings(study=study, by=_me(request), name=cleaned["name"])
+        services.update_settings(study=study, by=person_of(request), name=cleaned["name"])
         return _("Saved.")
 
     return _setup_section(request, study, "name", StudyForm(request.POST), save)
@@ -186,7 +182,7 @@ def study_setup_items(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
 
     def save(cleaned: dict[str, Any]) -> str:
-        n = services.draw_items(study=study, by=_me(request), **cleaned)
+        n = services.draw_items(study=study, by=person_of(request), **cleaned)
         return _("%(n)s items were drawn.") % {"n": n}
 
     return _setup_section(request, study, "items", DrawForm(request.POST), save)
@@ -199,7 +195,7 @@ def study_setup_remove(request: HttpRequest, public_id: UUID) -> HttpResponse:
     slug = request.POST.get("dataset")
     dataset = get_object_or_404(Dataset, slug=slug, items__study_items__study=study) if slug else None
     only_unanswered = request.POST.get("which") == "unanswered"
-    n = services.remove_items(study=study, by=_me(request), dataset=dataset, only_unanswered=only_unanswered)
+    n = services.remove_items(study=study, by=person_of(request), dataset=dataset, only_unanswered=only_unanswered)
     messages.success(request, _("%(n)s items were taken out.") % {"n": n})
     return redirect(reverse("study_setup", args=[public_id]) + "#items")
 
@@ -210,7 +206,7 @@ def study_setup_systems(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
 
     def save(cleaned: dict[str, Any]) -> str:
-        services.choose_systems(study=study, by=_me(request), **cleaned)
+        services.choose_systems(study=study, by=person_of(request), **cleaned)
         return _("The choice of systems is saved.")
 
     return _setup_section(request, study, "systems", SystemsForm(request.POST), save)
@@ -222,7 +218,7 @@ def study_setup_raters(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
 
     def save(cleaned: dict[str, Any]) -> str:
-        services.set_raters_and_pay(study=study, by=_me(request), **cleaned)
+        services.set_raters_and_pay(study=study, by=person_of(request), **cleaned)
         return _("Raters and pay are saved.")
 
     form = RatersForm(request.POST, instance=_study(request, public_id))
@@ -235,7 +231,7 @@ def study_setup_options(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
 
     def save(cleaned: dict[str, Any]) -> str:
-        services.update_settings(study=study, by=_me(request), **cleaned)
+        services.update_settings(study=study, by=person_of(request), **cleaned)
         return _("The options are saved.")
 
     form = OptionsForm(request.POST, instance=_study(request, public_id))
@@ -249,7 +245,7 @@ def study_setup_consent(request: HttpRequest, public_id: UUID) -> HttpResponse:
     form = ConsentForm(request.POST)
 
     def save(cleaned: dict[str, Any]) -> str:
-        services.update_settings(study=study, by=_me(request), **form.changes())
+        services.update_settings(study=study, by=person_of(request), **form.changes())
         return _("The consent text is saved.")
 
     return _setup_section(request, study, "consent", form, save)
@@ -287,7 +283,7 @@ def study_preview(request: HttpRequest, public_id: UUID) -> HttpResponse:
 def study_open(request: HttpRequest, public_id: UUID) -> HttpResponse:
     study = _study(request, public_id)
     try:
-        open_study(study=study, by=_me(request))
+        open_study(study=study, by=person_of(request))
     except StudyFrozen:  # a second click
         messages.info(request, _("The study was open already."))
     except NotReady as error:
@@ -310,7 +306,7 @@ def _confirmed(
             {"study": study, "tab": "overview", "total": progress.totals(study)},
         )
     try:
-        service(study=study, by=_me(request))
+        service(study=study, by=person_of(request))
     except NotReady as error:
         messages.error(request, error.message)
     else:
@@ -392,7 +388,7 @@ def study_plan(request: HttpRequest, public_id: UUID) -> HttpResponse:
         is_freezing = "freeze" in request.POST
         act = services.freeze_plan if is_freezing else services.write_plan
         try:
-            act(study=study, by=_me(request), plan=form.cleaned_data["plan"])
+            act(study=study, by=person_of(request), plan=form.cleaned_data["plan"])
         except (NotReady, StudyFrozen) as error:
             form.add_error(None, error.message)
         else:
@@ -423,7 +419,7 @@ def study_unblind(request: HttpRequest, public_id: UUID) -> HttpResponse:
 def _unblind(request: HttpRequest, study: Study) -> HttpResponse:
     """Only whoever has just shown again that it is them; a person without password or second factor cannot be asked."""
     try:
-        services.unblind_study(study=study, by=_me(request))
+        services.unblind_study(study=study, by=person_of(request))
     except NotReady as error:
         messages.error(request, error.message)
     else:

@@ -7,6 +7,8 @@ os.environ.setdefault("QINGTING_DATA_DIR", tempfile.mkdtemp(prefix="qingting-tes
 
 from config.settings.base import *  # noqa: F403
 
+
+STATIC_ROOT.mkdir(exist_ok=True)  # noqa: F405  (whitenoise warns where it is missing)
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # made for speed; nothing real is hashed
 STORAGES = {
@@ -14,6 +16,6 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 CELERY_BROKER_URL = "memory://"
-CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str] = {}
+CELERY_BROKER_TRANSPORT_OPTIONS = {}
 if os.environ.get("QINGTING_TEST_DB"):  # test runs beside one another on one PostgreSQL
     DATABASES["default"]["TEST"] = {"NAME": f"test_qingting_{os.environ['QINGTING_TEST_DB']}"}  # noqa: F405
