@@ -36,6 +36,7 @@ class Card:
     """What the rating page shows for one placement: the blinded response and the rater's own scores for it.
 
     response: None while a content notice waits for an answer; then `notice` names the categories.
+    was_shown: it left for the rater's browser before.
     """
 
     public_id: str
@@ -47,6 +48,7 @@ class Card:
     is_flagged: bool
     scores: dict[str, int]
     note: str
+    was_shown: bool
 
     def to_json(self) -> dict[str, Any]:
         """The allow-list of the API: nothing is added to it by accident."""
@@ -78,6 +80,28 @@ class Progress:
 def rater_seat(user: User, public_id: UUID) -> Member:
     """The seat of this user with this id. Raises NotFound for anybody else's, and for no seat alike."""
     seat = Member.objects.raters().of_user(user).filter(public_id=public_id).select_related("study__rubric").first()
+    if seat is None:
+        raise NotFound
+    return seat
+
+
+# What the endpoints of the rating page need of a seat. The whole of it carries a study's consent text and a rubric's
+# introduction, and reading those takes longer than finding the next card.
+_SEAT_COLUMNS = (
+    "n_final",
+    "n_placements",
+    "withdrawn_at",
+    "consented_at",
+    "practice_passed_at",
+    "study__state",
+    "study__needs_practice",
+)
+
+
+def rating_seat(user: User, public_id: UUID) -> Member:
+    """As `rater_seat`, with no more than the endpoints of the rating page need."""
+    seats = Member.objects.raters().of_user(user).filter(public_id=public_id)
+    seat = seats.select_related("study").only(*_SEAT_COLUMNS).first()
     if seat is None:
         raise NotFound
     return seat
@@ -157,6 +181,7 @@ def _card(row: dict[str, Any], n_slots: int) -> Card:
         is_flagged=row["is_flagged"],
         scores=scores,
         note=row["note"],
+        was_shown=row["shown_at"] is not None,
     )
 
 

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from annotation.api.permissions import IsRater
 from annotation.models import Member
-from annotation.selectors import Card, card, next_card, previous_card, rater_seat
+from annotation.selectors import Card, card, next_card, previous_card, rating_seat
 from annotation.services.ratings import Change, answer_notice, mark_shown, submit_rating
 
 MAX_HELD = 50  # cards the browser may name as being there already
@@ -53,7 +53,7 @@ class RaterView(APIView):
 def _with_card(rater: Member, shown: Card | None) -> dict[str, Any] | None:
     if shown is None:
         return None
-    mark_shown(rater, shown.public_id)
+    mark_shown(rater, shown)
     return shown.to_json()
 
 
@@ -62,7 +62,7 @@ class NextView(RaterView):
     """The next placement that the browser does not hold (`holding`: their ids)."""
 
     def get(self, request: Request, seat: UUID) -> Response:
-        rater = rater_seat(request.user, seat)
+        rater = rating_seat(request.user, seat)
         holding = serializers.ListField(child=serializers.UUIDField(), max_length=MAX_HELD).run_validation(
             request.query_params.getlist("holding")
         )
@@ -77,7 +77,7 @@ class CardView(RaterView):
     """One placement of one's own, with one's own scores."""
 
     def get(self, request: Request, seat: UUID, public_id: UUID) -> Response:
-        rater = rater_seat(request.user, seat)
+        rater = rating_seat(request.user, seat)
         return Response({"card": _with_card(rater, card(rater, public_id))})
 
 
@@ -86,7 +86,7 @@ class PreviousView(RaterView):
     """The placement rated before this one; `card` is null at the beginning."""
 
     def get(self, request: Request, seat: UUID, public_id: UUID) -> Response:
-        rater = rater_seat(request.user, seat)
+        rater = rating_seat(request.user, seat)
         return Response({"card": _with_card(rater, previous_card(rater, public_id))})
 
 
@@ -99,7 +99,7 @@ class RatingView(RaterView):
         given.is_valid(raise_exception=True)
         values = dict(given.validated_data)
         holding = values.pop("holding", None)
-        saved = submit_rating(user=request.user, public_id=public_id, change=Change(**values))
+        saved = submit_rating(user=request.user, public_id=public_id, change=Change(**values), holding=holding)
         answer = {
             "op_id": str(saved.op_id),
             "rev": saved.rev,
@@ -108,8 +108,7 @@ class RatingView(RaterView):
             "n_done": saved.n_done,
         }
         if holding is not None:
-            rater = saved.placement.rater
-            answer["next"] = _with_card(rater, next_card(rater, besides=(public_id, *holding)))
+            answer["next"] = saved.following.to_json() if saved.following else None
         return Response(answer)
 
 

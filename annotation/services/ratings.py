@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Max, QuerySet
+from django.db.models import Exists, F, Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError, Incomplete, NotFound, OffScale, StaleRevision, StudyClosed
 from annotation.models import Assignment, Member, Placement, Rating, RatingEvent, User
-from annotation.selectors import DimensionText, dimensions
+from annotation.selectors import Card, DimensionText, dimensions, next_card
 
 MAX_NOTE_LENGTH = 4000  # characters
 
@@ -40,7 +41,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What stands after a save. `is_resend`: the act was known already and nothing new was written."""
+    """What stands after a save. `is_resend`: the act was known already and nothing new was written.
+
+    following: the next card, if it was asked for and there is one.
+    """
 
     placement: Placement
     op_id: UUID
@@ -49,11 +53,13 @@ class Saved:
     is_resend: bool
     saved_at: datetime
     n_done: int
-    extra: dict[str, Any] = field(default_factory=dict)
+    following: Card | None = None
 
 
-def submit_rating(*, user: User, public_id: UUID, change: Change) -> Saved:
+def submit_rating(*, user: User, public_id: UUID, change: Change, holding: Collection[UUID] | None = None) -> Saved:
     """Save scores for one placement; a later save replaces the earlier one and both stay in the log.
+
+    holding: the cards that the browser has already; unless None, the next one besides them comes with the answer.
 
     Raises NotFound (not this rater's), StudyClosed, OffScale, Incomplete (final with a dimension missing) or
     StaleRevision (another tab saved in between; `detail` carries the current state).
@@ -63,19 +69,21 @@ def submit_rating(*, user: User, public_id: UUID, change: Change) -> Saved:
     scale = dimensions(study)
     _check_scores(change, scale)
     if change.base_rev != placement.rev:  # told first: what else is wrong may come from the old view
-        return _resent(placement, change) or _refuse_stale(placement)
+        return _resent(placement, change, holding) or _refuse_stale(placement)
     is_final = change.is_final or placement.state == Placement.State.FINAL
     if missing := [key for key in scale if is_final and key not in change.scores]:
         raise Incomplete(_("Some criteria have no score yet."), missing=missing)
     if change.note is not None and len(change.note) > MAX_NOTE_LENGTH:
         raise DomainError(_("The note is longer than %(n)s characters.") % {"n": MAX_NOTE_LENGTH}, field="note")
     try:
-        saved = _save(placement, rater, change, is_final, scale)
+        saved = _save(placement, rater, change, is_final, scale, holding)
     except IntegrityError as error:  # the op_id stands already, under another placement or revision
-        saved = _resent(placement, change)
+        saved = _resent(placement, change, holding)
         if saved is None:
+            if not RatingEvent.objects.filter(op_id=change.op_id).exists():
+                raise
             raise DomainError(_("This operation was used for another response."), field="op_id") from error
-    return saved or _resent(placement, change) or _refuse_stale(placement)
+    return saved or _resent(placement, change, holding) or _refuse_stale(placement)
 
 
 def _placement_of(user: User, public_id: UUID) -> Placement:
@@ -120,7 +128,12 @@ def _check_scores(change: Change, scale: dict[str, DimensionText]) -> None:
 
 @transaction.atomic
 def _save(
-    placement: Placement, rater: Member, change: Change, is_final: bool, scale: dict[str, DimensionText]
+    placement: Placement,
+    rater: Member,
+    change: Change,
+    is_final: bool,
+    scale: dict[str, DimensionText],
+    holding: Collection[UUID] | None,
 ) -> Saved | None:
     """One short transaction: revision, rating rows, event, counters. None if the revision has moved on."""
     now = timezone.now()
@@ -143,11 +156,11 @@ def _save(
     }
     if is_final and not was_final:
         columns["submitted_at"] = now
-    # Compare and swap: the study must still be open, too.
-    unchanged: QuerySet[Placement] = Placement.objects.filter(
-        pk=placement.pk, rev=change.base_rev, rater__study__state="open", rater__withdrawn_at=None
-    ).exclude(state=Placement.State.SKIPPED)
-    if not unchanged.update(**columns):
+    # Compare and swap: the study must still be open, too. The revision has to be a condition on the updated row
+    # itself: behind a join it becomes a subquery, which PostgreSQL does not ask again once the other tab's lock is gone.
+    may_rate = Member.objects.active().filter(pk=rater.pk, study__state="open")
+    unchanged = Placement.objects.filter(Exists(may_rate), pk=placement.pk, rev=change.base_rev)
+    if not unchanged.exclude(state=Placement.State.SKIPPED).update(**columns):
         _check_open(Member.objects.select_related("study").get(pk=rater.pk))
         return None
     if len(change.scores) < len(scale):
@@ -173,7 +186,7 @@ def _save(
     newly_final = int(is_final and not was_final)
     Member.objects.filter(pk=rater.pk).update(
         n_final=F("n_final") + newly_final,
-        n_flagged=F("n_flagged") + int(is_flagged) - int(placement.is_flagged),
+        n_flagged=F("n_flagged") + (int(is_flagged) - int(placement.is_flagged)),
         active_ms=F("active_ms") + active_ms,
         last_saved_at=now,
     )
@@ -185,15 +198,27 @@ def _save(
         is_resend=False,
         saved_at=now,
         n_done=rater.n_final + newly_final,
+        # In this transaction, since it notes that the card was shown: every commit waits for the disk.
+        following=_hand_out(rater, placement, holding),
     )
 
 
-def _resent(placement: Placement, change: Change) -> Saved | None:
+def _hand_out(rater: Member, placement: Placement, holding: Collection[UUID] | None) -> Card | None:
+    """The next card for a browser that holds these and has just saved that one, noted as shown."""
+    if holding is None:
+        return None
+    following = next_card(rater, besides=(placement.public_id, *holding))
+    if following:
+        mark_shown(rater, following)
+    return following
+
+
+def _resent(placement: Placement, change: Change, holding: Collection[UUID] | None) -> Saved | None:
     """The answer that was given when this act was first saved; None if it never was, here."""
     event = RatingEvent.objects.filter(op_id=change.op_id, placement=placement).first()
     if event is None:
         return None
-    rater = Member.objects.only("n_final").get(pk=placement.rater_id)
+    rater = Member.objects.only("n_final", "study_id").get(pk=placement.rater_id)
     return Saved(
         placement=placement,
         op_id=event.op_id,
@@ -202,6 +227,7 @@ def _resent(placement: Placement, change: Change) -> Saved | None:
         is_resend=True,
         saved_at=event.created_at,
         n_done=rater.n_final,
+        following=_hand_out(rater, placement, holding),
     )
 
 
@@ -222,9 +248,11 @@ def _current_state(placement: Placement) -> dict[str, Any]:
     }
 
 
-def mark_shown(rater: Member, public_id: str) -> None:
+def mark_shown(rater: Member, shown: Card) -> None:
     """Remember when a placement first left for the rater's browser: no active time can lie before that."""
-    Placement.objects.of(rater).filter(public_id=public_id, shown_at=None).update(shown_at=timezone.now())
+    if not shown.was_shown:
+        here = Placement.objects.of(rater).filter(public_id=shown.public_id, shown_at=None)
+        here.update(shown_at=timezone.now())
 
 
 @transaction.atomic

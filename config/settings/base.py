@@ -77,13 +77,16 @@ TEMPLATES = [
 # SQLite before these releases can lose committed pages when two WAL connections write and checkpoint at the
 # same instant (sqlite.org/wal.html#walresetbug). There the rollback journal is used instead.
 _linked = sqlite3.sqlite_version_info
-SQLITE_HAS_SAFE_WAL = (
-    _linked >= (3, 51, 3) or (3, 50, 7) <= _linked < (3, 51, 0) or (3, 44, 6) <= _linked < (3, 45, 0)
-)
-SQLITE_JOURNAL_MODE = "WAL" if SQLITE_HAS_SAFE_WAL else "DELETE"
+SQLITE_HAS_SAFE_WAL = _linked >= (3, 51, 3) or (3, 50, 7) <= _linked < (3, 51, 0) or (3, 44, 6) <= _linked < (3, 45, 0)
+# PERSIST rather than DELETE: it commits by overwriting the journal's head and syncing it. DELETE commits by removing
+# the file and, unless synchronous is EXTRA, does not sync the folder: after a power cut the journal may be back and
+# would undo a rating that was acknowledged. PERSIST is also the cheapest of the modes that keep it: 0.65 ms a commit
+# against 0.75 (TRUNCATE) and 0.86 (DELETE with EXTRA), measured side by side.
+SQLITE_JOURNAL_MODE = "WAL" if SQLITE_HAS_SAFE_WAL else "PERSIST"
 SQLITE_INIT = ";".join(
     [
         f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}",
+        "PRAGMA journal_size_limit=16777216",  # bytes that a kept journal may hold after a large import: 16 MB
         # FULL: a rating that was acknowledged survives a power cut. NORMAL gives the same under WAL for a crash
         # of the program, but not for one of the machine; the save path can pay for FULL.
         "PRAGMA synchronous=FULL",
@@ -106,6 +109,9 @@ def database(url: str) -> dict[str, object]:
         }
     else:
         config["CONN_HEALTH_CHECKS"] = True
+        # The same few statements are asked all day: planned once per connection, the rating path costs the server
+        # half (5.0 ► 2.3 ms of its processor time a rating). A pooler in front must keep prepared statements.
+        config["OPTIONS"] = {"server_side_binding": True, "prepare_threshold": 5}
     config["CONN_MAX_AGE"] = None  # one connection per thread, kept
     return config
 
@@ -251,6 +257,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_BEAT_SCHEDULE = {"sweep": {"task": "jobs.sweep", "schedule": 30.0}}  # seconds
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat")
 JOB_LEASE_SECONDS = 60  # a job whose worker has been silent this long is taken back
 
 FIELD_ENCRYPTION_KEYS = env.fernet_keys()
