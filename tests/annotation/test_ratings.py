@@ -182,11 +182,10 @@ def test_events_are_append_only(rater, placement):
             act()
 
 
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite lets one writer in at a time")
 @pytest.mark.django_db(transaction=True)
 def test_of_two_tabs_at_once_the_second_is_told_what_stands(rater, placement):
     """The other tab's save is not committed yet when this one has looked, and is when this one writes."""
-    if connection.vendor == "sqlite":
-        pytest.skip("SQLite lets one writer in at a time")
     answers = []
 
     def other_tab():
