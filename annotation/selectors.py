@@ -79,7 +79,8 @@ class Progress:
 
 def rater_seat(user: User, public_id: UUID) -> Member:
     """The seat of this user with this id. Raises NotFound for anybody else's, and for no seat alike."""
-    seat = Member.objects.raters().of_user(user).filter(public_id=public_id).select_related("study__rubric").first()
+    seats = Member.objects.raters().of_user(user).filter(public_id=public_id)
+    seat: Member | None = seats.select_related("study__rubric").first()
     if seat is None:
         raise NotFound
     return seat
@@ -101,7 +102,7 @@ _SEAT_COLUMNS = (
 def rating_seat(user: User, public_id: UUID) -> Member:
     """As `rater_seat`, with no more than the endpoints of the rating page need."""
     seats = Member.objects.raters().of_user(user).filter(public_id=public_id)
-    seat = seats.select_related("study").only(*_SEAT_COLUMNS).first()
+    seat: Member | None = seats.select_related("study").only(*_SEAT_COLUMNS).first()
     if seat is None:
         raise NotFound
     return seat

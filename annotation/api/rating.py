@@ -21,6 +21,7 @@ from annotation.api.permissions import IsRater
 from annotation.models import Member
 from annotation.selectors import Card, card, next_card, previous_card, rating_seat
 from annotation.services.ratings import Change, answer_notice, mark_shown, submit_rating
+from annotation.views.access import person_of
 
 MAX_HELD = 50  # cards the browser may name as being there already
 MAX_INTERVAL_MS = 24 * 3600 * 1000  # a day: more cannot have passed between two saves of one page
@@ -62,7 +63,7 @@ class NextView(RaterView):
     """The next placement that the browser does not hold (`holding`: their ids)."""
 
     def get(self, request: Request, seat: UUID) -> Response:
-        rater = rating_seat(request.user, seat)
+        rater = rating_seat(person_of(request), seat)
         holding = serializers.ListField(child=serializers.UUIDField(), max_length=MAX_HELD).run_validation(
             request.query_params.getlist("holding")
         )
@@ -77,7 +78,7 @@ class CardView(RaterView):
     """One placement of one's own, with one's own scores."""
 
     def get(self, request: Request, seat: UUID, public_id: UUID) -> Response:
-        rater = rating_seat(request.user, seat)
+        rater = rating_seat(person_of(request), seat)
         return Response({"card": _with_card(rater, card(rater, public_id))})
 
 
@@ -86,7 +87,7 @@ class PreviousView(RaterView):
     """The placement rated before this one; `card` is null at the beginning."""
 
     def get(self, request: Request, seat: UUID, public_id: UUID) -> Response:
-        rater = rating_seat(request.user, seat)
+        rater = rating_seat(person_of(request), seat)
         return Response({"card": _with_card(rater, previous_card(rater, public_id))})
 
 
@@ -99,7 +100,7 @@ class RatingView(RaterView):
         given.is_valid(raise_exception=True)
         values = dict(given.validated_data)
         holding = values.pop("holding", None)
-        saved = submit_rating(user=request.user, public_id=public_id, change=Change(**values), holding=holding)
+        saved = submit_rating(user=person_of(request), public_id=public_id, change=Change(**values), holding=holding)
         answer = {
             "op_id": str(saved.op_id),
             "rev": saved.rev,
@@ -119,7 +120,7 @@ class NoticeView(RaterView):
     def post(self, request: Request, public_id: UUID) -> Response:
         given = NoticeInput(data=request.data)
         given.is_valid(raise_exception=True)
-        answer_notice(user=request.user, public_id=public_id, answer=given.validated_data["answer"])
+        answer_notice(user=person_of(request), public_id=public_id, answer=given.validated_data["answer"])
         return Response({"answer": given.validated_data["answer"]})
 
 

@@ -88,7 +88,7 @@ def submit_rating(*, user: User, public_id: UUID, change: Change, holding: Colle
 
 def _placement_of(user: User, public_id: UUID) -> Placement:
     """The placement, if it is this user's. Raises NotFound otherwise."""
-    placement = (
+    placement: Placement | None = (
         Placement.objects.of_user(user)
         .select_related("rater__study")
         .only(
@@ -157,7 +157,7 @@ def _save(
     if is_final and not was_final:
         columns["submitted_at"] = now
     # Compare and swap: the study must still be open, too. The revision has to be a condition on the updated row
-    # itself: behind a join it becomes a subquery, which PostgreSQL does not ask again once the other tab's lock is gone.
+    # itself: behind a join it becomes a subquery, which PostgreSQL does not ask again once the other lock is gone.
     may_rate = Member.objects.active().filter(pk=rater.pk, study__state="open")
     unchanged = Placement.objects.filter(Exists(may_rate), pk=placement.pk, rev=change.base_rev)
     if not unchanged.exclude(state=Placement.State.SKIPPED).update(**columns):

@@ -7,7 +7,6 @@ os.environ.setdefault("QINGTING_DATA_DIR", tempfile.mkdtemp(prefix="qingting-tes
 
 from config.settings.base import *  # noqa: F403
 
-
 STATIC_ROOT.mkdir(exist_ok=True)  # noqa: F405  (whitenoise warns where it is missing)
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # made for speed; nothing real is hashed
