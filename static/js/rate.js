@@ -44,6 +44,7 @@ const outbox = new Outbox({
         ...(operation.is_final ? { holding: held() } : {}),
       },
     }),
+  isOurs: async () => (await call(`${setup.urls.next}?${holding()}`)).status === 200,
   onState: showState,
   onSaved: whenSaved,
   onRefused: whenRefused,

@@ -281,6 +281,31 @@ def test_a_session_that_ended_loses_nothing(site, study, new_context, enter):
     assert [row[0] for row in rows] == [before.replace("-", "")]
 
 
+def test_somebody_elses_session_in_the_same_browser_loses_nothing(site, study, new_context, enter):
+    """Another rater signs in in a second tab; the first one's scores wait until the first is back."""
+    context = new_context()
+    page = enter(context, study["rater_links"][0])
+    before = current_id(page)
+    wait_until_saved(page)
+    other = context.new_page()
+    other.goto(study["rater_links"][1])
+    other.locator("main form button").first.click()
+    other.wait_for_load_state()
+    page.bring_to_front()
+    page.keyboard.press("1")
+    expect(page.locator("#signed-out")).to_be_visible()
+    assert site.rows("SELECT COUNT(*) FROM annotation_ratingevent e JOIN annotation_placement p ON p.id = "
+                     "e.placement_id WHERE p.public_id = ?", before.replace("-", "")) == [(0,)]  # fmt: skip
+    other.goto(site.seed(again=study["seat_pks"][0])["link"])
+    other.locator("main form button").first.click()
+    other.wait_for_load_state()
+    page.bring_to_front()
+    expect(page.locator("#signed-out")).to_be_hidden()
+    wait_until_saved(page)
+    assert site.rows("SELECT COUNT(*) FROM annotation_ratingevent e JOIN annotation_placement p ON p.id = "
+                     "e.placement_id WHERE p.public_id = ?", before.replace("-", "")) == [(1,)]  # fmt: skip
+
+
 def test_a_paused_study_says_so_and_keeps_what_is_on_the_page(site, study, new_context, enter):
     page = enter(new_context(), study["rater_links"][0])
     site.write("UPDATE annotation_study SET state = 'paused' WHERE id = ?", study["study_pk"])

@@ -9,9 +9,10 @@ const RETRY_MOST_MS = 60000;
 const TIMEOUT_MS = 15000;
 
 export class Outbox {
-  constructor({ seat, send, onState, onSaved, onRefused, storage = window.localStorage }) {
+  constructor({ seat, send, isOurs, onState, onSaved, onRefused, storage = window.localStorage }) {
     this.prefix = `qingting:${seat}:`;
     this.send = send; // (placement, operation, note) => {status, body}; rejects when there is no answer
+    this.isOurs = isOurs; // () => whether the session is still this seat's; rejects when there is no answer
     this.onState = onState;
     this.onSaved = onSaved;
     this.onRefused = onRefused;
@@ -95,13 +96,16 @@ export class Outbox {
     const note = this.notes.get(placement);
     this.#setState("saving");
     let answer;
+    let isOurs = true;
     try {
       answer = await this.send(placement, operation, note);
+      // "Not there" may only mean that somebody else has signed in in this browser.
+      if (answer.status === 404) isOurs = await this.isOurs();
     } catch {
       return this.#later("waiting");
     }
     const { status, body } = answer;
-    if (status === 401 || status === 403) return this.#later("signed-out");
+    if (status === 401 || status === 403 || !isOurs) return this.#later("signed-out");
     if (status >= 500 || status === 429) return this.#later("server");
     this.failures = 0;
     this.#forget(placement, operation);
