@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
 from defusedxml.common import DefusedXmlException
 from openpyxl import load_workbook
@@ -161,7 +160,8 @@ def _from_xlsx(source: Source, columns: Columns, findings: Findings) -> Iterator
             sheet = book.worksheets[0]
             sheet.reset_dimensions()  # what the file says of its size need not be true
             yield from _from_table(_xlsx_cells(sheet), source, columns, findings, is_csv=False)
-    except (zipfile.BadZipFile, zlib.error, InvalidFileException, ParseError, DefusedXmlException) as error:
+    except (zipfile.BadZipFile, zlib.error, InvalidFileException, SyntaxError, DefusedXmlException) as error:
+        # SyntaxError: what both the standard parser and lxml, which openpyxl takes where it is installed, derive from.
         findings.add(source.place, "broken_xlsx", reason=str(error) or type(error).__name__)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, EOFError, OSError) as error:
         # What openpyxl raises depends on which part of the XML is not what it expects.
