@@ -17,6 +17,7 @@ import numpy as np
 from django.core.cache import cache
 from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.db.models.functions import Length
+from django.template.defaultfilters import floatformat
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -318,7 +319,7 @@ def _repeats_left_out(params: _Params, these: Parts, pay: PayTerms) -> str:
 
 def _imbalance(text: object) -> Callable[[_Params, Parts, PayTerms], str]:
     def say(params: _Params, these: Parts, pay: PayTerms) -> str:
-        return str(text) % {"deviation": f"{params['deviation']:.1f}", "even": f"{params['even']:.1f}"}
+        return str(text) % {name: floatformat(params[name], 1) for name in ("deviation", "even")}  # as the tables do
 
     return say
 
@@ -410,6 +411,12 @@ ACTIONS = {
     "study.unblinded": gettext_lazy("Study unblinded"),
     "plan.written": gettext_lazy("Analysis plan written"),
     "plan.frozen": gettext_lazy("Analysis plan frozen"),
+    "study.exported": gettext_lazy("File downloaded"),
+    "researcher.added": gettext_lazy("Researcher added"),
+    "invitation.created": gettext_lazy("Invitation link made"),
+    "invitation.accepted": gettext_lazy("Invitation accepted"),
+    "invitation.revoked": gettext_lazy("Invitation withdrawn"),
+    "sign_in_link.used": gettext_lazy("Signed in by link"),
     "rater.consented": gettext_lazy("Rater agreed to take part"),
     "rater.practised": gettext_lazy("Rater finished a practice set"),
     "rater.withdrew": gettext_lazy("Rater withdrew"),

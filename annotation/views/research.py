@@ -133,6 +133,7 @@ def _setup_page(request: HttpRequest, study: Study, section: str = "", bound: Ba
         "section": section,
         "draft": draft_of(study),
         "disclosures": disclosures_of(study, at_most=SCAN_NOW_AT_MOST),
+        "notes": list(messages.get_messages(request)),
     }
     return render(request, "annotation/study_setup.html", context, status=422 if bound else 200)
 
@@ -145,7 +146,7 @@ def _setup_section(
         raise StudyFrozen(_("The study has been opened, so its set-up can no longer change."))
     if form.is_valid():
         try:
-            messages.success(request, save(form.cleaned_data))
+            messages.success(request, save(form.cleaned_data), extra_tags=section)
         except StudyFrozen:
             raise
         except DomainError as error:
@@ -196,7 +197,7 @@ def study_setup_remove(request: HttpRequest, public_id: UUID) -> HttpResponse:
     dataset = get_object_or_404(Dataset, slug=slug, items__study_items__study=study) if slug else None
     only_unanswered = request.POST.get("which") == "unanswered"
     n = services.remove_items(study=study, by=person_of(request), dataset=dataset, only_unanswered=only_unanswered)
-    messages.success(request, _("%(n)s items were taken out.") % {"n": n})
+    messages.success(request, _("%(n)s items were taken out.") % {"n": n}, extra_tags="items")
     return redirect(reverse("study_setup", args=[public_id]) + "#items")
 
 

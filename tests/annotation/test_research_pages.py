@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from django.core.cache import cache
@@ -192,6 +194,21 @@ def test_a_wrong_answer_comes_back_with_what_was_wrong(desk, study, name, data, 
     assert Study.objects.values().get(pk=study.pk) == before
 
 
+def test_what_was_saved_is_said_beside_its_section(desk, study):
+    """The page scrolls to the section, so a message on top would be out of sight."""
+    raters = {
+        "n_raters": 3, "raters_per_item": 3, "pay_currency": "USD", "pay_per_response": "1", "expected_seconds": 180,
+        "pay_floor_per_hour": "8",
+    }  # fmt: skip
+    answer = desk.post(url("study_setup_raters", study), raters, follow=True)
+    assert answer.redirect_chain[-1][0].endswith("#raters")
+    page = answer.content.decode()
+    assert page.count("Raters and pay are saved.") == 1
+    assert page.index('id="raters"') < page.index("Raters and pay are saved.") < page.index('id="options"')
+    # What was refused scrolls there as well: the address that the form is sent to says where.
+    assert page.count(f'action="{url("study_setup_raters", study)}#raters"') == 1
+
+
 def test_asking_for_too_many_items_says_how_many_there_are(desk, study):
     dataset = study.study_items.first().item.dataset
     response = desk.post(url("study_setup_items", study), {"dataset": dataset.pk, "n": 5})
@@ -246,6 +263,11 @@ def test_the_preview_is_right_about_money(study):
     assert preview.numbers.total_cost == 48 * Decimal("0.418")
     assert [row.hourly_pay for row in preview.numbers.raters] == [Decimal("8.36")] * 3
     assert preview.warnings == ()
+
+
+def test_a_warning_rounds_as_the_table_beside_it():
+    say = selectors_research._imbalance("%(even)s, %(deviation)s")
+    assert say({"even": 2.25, "deviation": 2.25}, None, None) == "2.3, 2.3"
 
 
 def test_the_preview_writes_nothing(desk, study):
@@ -436,6 +458,19 @@ def test_the_log_says_who_did_what_with_raters_by_code(desk, open_study, rater, 
     assert ">R1</td>" in page
     assert rater.user.username not in page
     assert "The chain is whole" in page
+
+
+def test_the_log_has_words_for_all_that_is_done_to_a_study():
+    """Every act that is recorded with `study=` stands in a study's log."""
+    unnamed = set()
+    for path in Path(selectors_research.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "record"):
+                continue
+            names = {n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)} if node.args else set()
+            if any(keyword.arg == "study" for keyword in node.keywords):
+                unnamed |= {name for name in names if isinstance(name, str) and "." in name}
+    assert not unnamed - set(selectors_research.ACTIONS)
 
 
 def test_a_broken_chain_is_said_loudly(desk, open_study, monkeypatch):
