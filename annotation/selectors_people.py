@@ -52,13 +52,15 @@ class Seat:
     member: Member
     state: str  # withdrawn, taken, invited or empty
     invitation: Invitation | None
+    label: str  # for whom its link was made
 
 
 def seats_of(study: Study) -> list[Seat]:
-    """The raters' seats in order, each with the link that waits for an answer."""
+    """The raters' seats in order, each with the link that waits for an answer, or the note on the one that was used."""
     waiting = Prefetch("invitations", Invitation.objects.usable(), to_attr="waiting")
+    used = Prefetch("invitations", Invitation.objects.exclude(used_at=None), to_attr="used")
     seats = []
-    for member in study.members.raters().select_related("user").prefetch_related(waiting):
+    for member in study.members.raters().select_related("user").prefetch_related(waiting, used):
         invitation = member.waiting[0] if member.waiting else None
         if member.withdrawn_at:
             state = "withdrawn"
@@ -66,7 +68,8 @@ def seats_of(study: Study) -> list[Seat]:
             state = "taken"
         else:
             state = "invited" if invitation else "empty"
-        seats.append(Seat(member, state, invitation))
+        label = next((link.label for link in (*member.waiting, *member.used)), "")
+        seats.append(Seat(member, state, invitation, label))
     return seats
 
 

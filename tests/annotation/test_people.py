@@ -71,6 +71,30 @@ def test_a_rater_comes_in_by_link_and_takes_the_seat(client, seat_link, seat):
     assert client.get(reverse("account")).context["user"] == seat.user
 
 
+def test_the_note_on_a_link_stays_beside_its_seat(client, as_user, researcher, seat, study):
+    """Whoever invited somebody must still know who sits where."""
+    secret = people.create_invitation(role=Role.RATER, seat=seat, by=researcher, label="Dr Wang")[1]
+    page = reverse("study_people", args=[study.public_id])
+    assert "Dr Wang" in as_user(researcher).get(page).content.decode()
+    join(client, secret)
+    seat.refresh_from_db()
+    text = as_user(researcher).get(page).content.decode()
+    assert "Dr Wang" in text
+    assert seat.user.username in text
+
+
+@pytest.mark.parametrize(("language", "words"), [("zh-hans", "至少需要 12 个字符"), ("en", "at least 12 characters")])
+def test_a_refused_password_is_explained_in_the_language_of_the_page(as_user, admin, language, words):
+    admin.set_unusable_password()
+    admin.save()
+    client = as_user(admin)
+    client.cookies["django_language"] = language
+    answer = client.post(reverse("account_set_password"), {"password1": "short", "password2": "short"})
+    assert words in answer.content.decode()
+    if language == "zh-hans":
+        assert "password" not in re.sub(r"<[^>]*>", "", answer.content.decode()).lower()
+
+
 def test_a_link_works_once(client, seat_link, seat):
     join(client, seat_link)
     other = Client()
