@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, QuerySet
+from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
@@ -19,6 +21,7 @@ from jobs.models import Job
 
 N_SAMPLE_ITEMS = 5
 N_JOBS_SHOWN = 200
+LONG_WAIT = timedelta(minutes=1)  # two sweeps: a worker that runs and is idle has taken the job by then
 
 
 # --- Datasets -------------------------------------------------------------------------------------------
@@ -139,6 +142,7 @@ class JobPage:
     percent: int | None  # None: nobody can know
     can_cancel: bool
     can_retry: bool
+    is_left_waiting: bool
     is_repeat: bool
     is_file_gone: bool
     imported: ImportRecord | None
@@ -164,6 +168,7 @@ def job_page(job: Job) -> JobPage:
         percent=min(100, 100 * job.n_done // job.n_total) if job.n_total else None,
         can_cancel=not job.is_over and job.cancel_requested_at is None,
         can_retry=is_ended and registry.can_retry(job),
+        is_left_waiting=job.state == Job.State.QUEUED and timezone.now() - job.created_at > LONG_WAIT,
         is_repeat=bool(told.get("is_repeat")),
         is_file_gone=bool(told.get("is_file_gone")),
         imported=imported,

@@ -147,6 +147,25 @@ def test_the_same_file_again_says_that_nothing_changed(send, page):
     assert ImportRecord.objects.count() == 1
 
 
+def test_a_repeated_import_does_not_count_as_new_what_is_there(send, page):
+    send("import_new", form())
+    run_job(Job.objects.get().pk)
+    send("import_new", {"dataset": Dataset.objects.get().public_id, "seed": 1, "file": upload(GOOD_ROW)})
+    again = Job.objects.latest("pk")
+    run_job(again.pk)
+    text = text_of(page("job_detail", again.public_id))
+    assert "Nothing changed" in text
+    assert "<dt>New</dt>" not in text
+
+
+def test_a_job_that_nobody_takes_says_so(send, page):
+    send("import_new", form())
+    job = Job.objects.get()
+    assert "No worker has taken this job" not in text_of(page("job_detail", job.public_id))
+    Job.objects.filter(pk=job.pk).update(created_at=timezone.now() - selectors_library.LONG_WAIT * 2)
+    assert "No worker has taken this job" in text_of(page("job_detail", job.public_id))
+
+
 def test_a_bad_file_shows_every_problem_with_its_place(send, page, media):
     rows = [GOOD_ROW, {"key": "b"}, {"key": EVIL, "turns": EVIL}, GOOD_ROW]
     send("import_new", form(file=upload(*rows, name=f"{EVIL}.jsonl")))
