@@ -455,16 +455,15 @@ seconds).
 _NOTES = """\
 ## Settings, and why
 
-- **gunicorn: gthread, 3 workers × 2 threads on two cores.** As the page, 8 raters, quiet machine: 102–111 ratings/s
-  on SQLite and 136 on PostgreSQL, against 82–94 and 119 (2 × 2) and 89 and 97–105 (2 × 4). More threads in one
-  process wait for its interpreter lock, and more writers at once wait longer for SQLite's one lock (2 × 8: p95 0.9
-  s).
+- **gunicorn: gthread, 3 workers × 2 threads on two cores.** As the page, 8 raters, quiet machine, windows of 3 s:
+  102–111 ratings/s on SQLite and 136 on PostgreSQL, against 82–94 and 119 (2 × 2) and 89 and 97–105 (2 × 4). Threads
+  of one process wait for its interpreter lock, and more writers at once wait longer for SQLite's one lock.
 - **SQLite without a safe WAL: journal PERSIST, synchronous FULL.** DELETE with FULL does not sync the folder after
   it removes the journal, so a power cut can bring the journal back and undo an acknowledged rating. Of the modes
   that sync their commit, PERSIST is the cheapest: 0.65 ms a commit on a quiet disk (TRUNCATE 0.75, DELETE with
   EXTRA 0.86). WAL would take 0.19; a build of SQLite with the fix gets it by itself.
 - **PostgreSQL: statements are bound and prepared on the server** (`server_side_binding`, `prepare_threshold`): its
-  backends' CPU per rating fell from 5.0 to 2.3 ms. Behind a pooler, that pooler must keep prepared statements.
+  backends' CPU per rating fell from 4.9 to 2.4 ms. Behind a pooler, that pooler must keep prepared statements.
 - **The save hands out the next card within its own transaction**, so a rating costs one commit, not two.
 - **The endpoints read only the columns they need**; consent text and rubric introduction took longer than the
   look-up.
