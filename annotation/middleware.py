@@ -120,13 +120,24 @@ def _safer_account_first(request: HttpRequest, user: User, name: str, *, is_api:
 
 
 class DomainErrorMiddleware:
-    """A DomainError that leaves a view becomes a page with its status and its message."""
+    """A DomainError that leaves a view becomes a page with its status and its message.
+
+    So does a GET of an address that only takes forms (405), which would be a blank page: a bookmark, a reload in the
+    address bar, a change of language after an error.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if response.status_code == 405 and request.method == "GET" and not request.path.startswith("/api/"):
+            page = error_page(
+                request, 405, _("This address only takes what a form sends. Open the page with the form.")
+            )
+            page.headers["Allow"] = response.headers["Allow"]
+            return page
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         if isinstance(exception, DomainError):

@@ -173,6 +173,7 @@ def _people_page(
         "form": form or InviteStaffForm(),
         "link": link,
         "link_for": link_for,
+        "language_next": reverse("people"),  # this may be the answer to a POST
     }
     return render(request, "annotation/people/people.html", context, status=status)
 
@@ -275,6 +276,7 @@ def _study_people_page(
         "form": form or AddResearcherForm(),
         "link": link,
         "link_for": link_for,
+        "language_next": reverse("study_people", args=[study.public_id]),
     }
     return render(request, "annotation/people/study_people.html", context, status=status)
 

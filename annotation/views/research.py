@@ -134,6 +134,7 @@ def _setup_page(request: HttpRequest, study: Study, section: str = "", bound: Ba
         "draft": draft_of(study),
         "disclosures": disclosures_of(study, at_most=SCAN_NOW_AT_MOST),
         "notes": list(messages.get_messages(request)),
+        "language_next": reverse("study_setup", args=[study.public_id]),  # a section's own address takes POST only
     }
     return render(request, "annotation/study_setup.html", context, status=422 if bound else 200)
 

@@ -83,6 +83,17 @@ def test_the_note_on_a_link_stays_beside_its_seat(client, as_user, researcher, s
     assert seat.user.username in text
 
 
+def test_the_language_can_be_changed_where_a_link_is_shown(as_user, admin, seat, study):
+    client = as_user(admin)
+    for action, data in (
+        (reverse("invite_staff"), {"role": "admin"}),
+        (reverse("make_seat_link", args=[study.public_id, seat.public_id]), {}),
+    ):
+        page = client.post(action, data)
+        address = re.search(r'name="next" value="([^"]+)"', page.content.decode()).group(1)
+        assert client.get(address).status_code == 200
+
+
 @pytest.mark.parametrize(("language", "words"), [("zh-hans", "至少需要 12 个字符"), ("en", "at least 12 characters")])
 def test_a_refused_password_is_explained_in_the_language_of_the_page(as_user, admin, language, words):
     admin.set_unusable_password()

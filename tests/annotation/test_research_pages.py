@@ -209,6 +209,19 @@ def test_what_was_saved_is_said_beside_its_section(desk, study):
     assert page.count(f'action="{url("study_setup_raters", study)}#raters"') == 1
 
 
+def test_the_language_can_be_changed_after_a_refused_section(desk, study):
+    page = desk.post(url("study_setup_raters", study), {"n_raters": 0})
+    assert page.status_code == 422
+    address = re.search(r'name="next" value="([^"]+)"', page.content.decode()).group(1)
+    assert desk.get(address).status_code == 200
+
+
+def test_an_address_that_only_takes_forms_is_not_a_blank_page(desk, study):
+    page = desk.get(url("study_setup_raters", study))
+    assert (page.status_code, page["Allow"]) == (405, "POST")
+    assert "only takes what a form sends" in page.content.decode()
+
+
 def test_asking_for_too_many_items_says_how_many_there_are(desk, study):
     dataset = study.study_items.first().item.dataset
     response = desk.post(url("study_setup_items", study), {"dataset": dataset.pk, "n": 5})
