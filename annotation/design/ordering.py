@@ -57,17 +57,38 @@ def balanced_sequences(
 
     Within a rater, and among the raters of one item, the counts of two sequences differ by at most one; so
     raters who share an item see different sequences while there are enough of them. Within a rater and a
-    group they differ by at most two.
+    group they differ by at most two. Where every rater rates every item, the counts over the whole study differ by
+    at most two as well.
 
     Source: de Werra (1971), Balanced schedules: a bipartite graph has an equitable edge colouring with any
     number of colours. Raters and items are its nodes, assignments its edges, sequences its colours.
     """
+    raters, rater_index = np.unique(rater, return_inverse=True)
+    items, item_index = np.unique(item, return_inverse=True)
+    if len(item) == len(items) * len(raters):
+        groups = None if item_groups is None else item_groups[items]
+        return _cyclic_sequences(rater_index, item_index, n_sequences, rng, groups)
     order = rng.permutation(len(item))
     if item_groups is not None:
         order = order[np.argsort(item_groups[item[order]], kind="stable")]  # a group fills whole nodes
     colours = _edge_colours(_split(rater[order], n_sequences), _split(item[order], n_sequences), n_sequences)
     sequences = np.empty(len(item), dtype=np.int64)
     sequences[order] = rng.permutation(n_sequences)[colours]
+    return sequences
+
+
+def _cyclic_sequences(
+    rater: IntArray, item: IntArray, n_sequences: int, rng: np.random.Generator, item_groups: IntArray | None
+) -> IntArray:
+    """The full crossing: items in a random order and raters in another, each step on either side takes the next
+    sequence. Consecutive numbers are even within every rater, item and run of items of one group."""
+    order = rng.permutation(int(item.max()) + 1)
+    if item_groups is not None:
+        order = order[np.argsort(item_groups[order], kind="stable")]
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    seat = rng.permutation(int(rater.max()) + 1)
+    sequences: IntArray = rng.permutation(n_sequences)[(place[item] + seat[rater]) % n_sequences]
     return sequences
 
 

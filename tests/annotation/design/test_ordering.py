@@ -160,3 +160,15 @@ def test_without_repeats_the_longest_run_is_the_shortest_possible(n_sensitive, n
     rng = np.random.default_rng(seed)
     queue = build_queue(is_sensitive, np.empty(0, dtype=np.int64), n_systems=1, size=1, rng=rng)
     assert longest_run(is_sensitive[queue.showing]) <= max(2, -(-n_sensitive // (n_other + 1)))
+
+
+@pytest.mark.parametrize("n_raters", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_items", [1, 3, 4, 7, 50])
+def test_a_full_crossing_uses_all_sequences_evenly(n_items, n_raters):
+    rater, item = np.repeat(np.arange(n_raters), n_items), np.tile(np.arange(n_items), n_raters)
+    for seed in range(20):
+        sequence = balanced_sequences(rater, item, 4, np.random.default_rng(seed))
+        per_rater = [np.bincount(sequence[rater == r], minlength=4) for r in range(n_raters)]
+        assert all(np.ptp(counts) <= 1 for counts in per_rater)
+        limit = 2 if n_raters <= 4 else 3  # a fifth rater begins where the first did
+        assert np.ptp(np.sum(per_rater, axis=0)) <= limit
