@@ -137,7 +137,7 @@ function showProgress() {
   $("progress").value = progress.n_done;
   const left = progress.n_total - progress.n_done;
   const pace = paces.length >= 5 ? median(paces) : setup.seconds_per_response;
-  const minutes = Math.round((left * pace) / 60);
+  const minutes = Math.max(1, Math.round((left * pace) / 60));
   const time = minutes >= 90 ? say("hours", { n: Math.round(minutes / 6) / 10 }) : say("minutes", { n: minutes });
   $("eta").textContent = left > 0 ? say("eta", { time }) : "";
 }
@@ -538,14 +538,14 @@ $("break-link").addEventListener("click", (event) => {
   event.preventDefault();
   takeBreak();
 });
-$("retry").addEventListener("click", () => outbox.flush());
+$("retry").addEventListener("click", () => outbox.retry());
 $("signed-out").addEventListener("close", () => (isWaiting ? fetchNext() : outbox.flush()));
 for (const signOut of document.querySelectorAll("[data-sign-out]")) {
   signOut.addEventListener("submit", (event) => {
     if ((outbox.size > 0 || outbox.hasUnsentNote) && !window.confirm(words.unsentLeave)) event.preventDefault();
   });
 }
-window.addEventListener("online", () => outbox.flush());
+window.addEventListener("online", () => outbox.retry());
 document.addEventListener("visibilitychange", () => outbox.flush());
 window.addEventListener("pagehide", () => outbox.flush());
 window.addEventListener("beforeunload", (event) => {

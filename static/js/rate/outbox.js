@@ -69,6 +69,12 @@ export class Outbox {
     this.#report();
   }
 
+  // Somebody asks, or the connection is back: the waiting begins anew.
+  retry() {
+    this.failures = 0;
+    return this.flush();
+  }
+
   // Send everything, one at a time, oldest first.
   async flush() {
     if (this.isSending) return;
