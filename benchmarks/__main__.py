@@ -19,7 +19,11 @@ from benchmarks.site import ROOT, Gunicorn
 
 SCRIPTS = {path.stem.removeprefix("bench_"): path for path in sorted(Path(__file__).parent.glob("bench_*.py"))}
 NAMES = ("rating", *SCRIPTS)
-QUICK_ARGUMENTS = {"export": ["--items", "200"], "progress": ["--items", "500", "--runs", "3"]}
+QUICK_ARGUMENTS = {
+    "import": ["--dialogues", "200"],
+    "export": ["--items", "200"],
+    "progress": ["--items", "500", "--runs", "3"],
+}
 
 
 def main() -> None:
