@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Reason = Literal[
     "no_ratings",  # nothing was rated here
+    "no_pairs",  # no response with a reference, or no text to count
     "one_rater",  # agreement needs a second rater
     "no_overlap",  # two raters, but no response that both rated
     "no_complete_responses",  # no response was rated by every rater

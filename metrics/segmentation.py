@@ -1,0 +1,235 @@
+"""Text to tokens, in ways that are named and versioned: code points, characters, sacrebleu's `zh`, and jieba words.
+
+Words are those of jieba with its hidden Markov model. They are cut by rjieba (the same dictionary, in Rust, some
+twenty times faster) except in texts that hold something the two treat differently; those go to jieba itself, so the
+result is jieba's for every text. Where rjieba is missing, jieba cuts everything: slower, and the same words.
+
+Loading either dictionary takes a second and tens of megabytes, so that happens at the first text and not at import.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from metrics.table import BoolArray
+
+VERSION = 1
+
+CodePoints = npt.NDArray[np.uint32]
+Tokens = Literal["codepoints", "characters", "zh", "words", "rouge_chinese"]
+"""How a text is cut.
+
+codepoints: every code point, blanks and line ends included, as nltk sees `list(text)`.
+characters: every code point but white space; what sacrebleu calls `char`.
+zh: sacrebleu's `zh`: Chinese characters one by one, everything else as mteval 13a does.
+words: jieba words without white space.
+rouge_chinese: those words as the package rouge_chinese 1.0.3 reads them back, its empty tokens included.
+"""
+Punctuation = Literal["keep", "drop"]
+
+N_CODE_POINTS = 0x110000
+_WHITE_SPACE = [point for point in range(0x3001) if chr(point).isspace()]
+
+# Where jieba 0.42.1 and rjieba 0.2.2 differ. jieba joins + # & . _ % - to Latin letters and digits in one block, and
+# its pattern for Chinese ends at U+9FD5; jieba-rs cuts such signs elsewhere and joins every newer or rarer ideograph.
+_DIFFERS = re.compile(
+    r"[A-Za-z0-9][-+#&._%]|[-+#&._%][A-Za-z0-9]"
+    r"|[\u3400-\u4DBF\u9FD6-\u9FFF\uF900-\uFAFF\U00020000-\U0003FFFF]"
+)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is done to every text before and after it is cut.
+
+    nfkc: Unicode NFKC first, which folds full-width letters, digits and punctuation into ASCII and joins accents.
+    punctuation: "drop" removes tokens that consist of Unicode punctuation (category P) alone, after cutting, so that
+        it changes no word. Symbols such as ～, +, $ and emoji stay.
+    """
+
+    nfkc: bool = False
+    punctuation: Punctuation = "keep"
+
+    def text(self, text: str) -> str:
+        """The text as it is cut."""
+        return unicodedata.normalize("NFKC", text) if self.nfkc else text
+
+
+AS_IT_IS = Normalisation()
+
+
+# Code points as numbers.
+
+
+def code_points(text: str) -> CodePoints:
+    """The code points of a text as numbers; lone surrogates are kept."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def text_of(points: npt.NDArray[np.integer]) -> str:
+    """The text of these code points, the inverse of code_points."""
+    return points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+@cache
+def is_white_space() -> BoolArray:
+    """Shape (0x110000,): True where str.split() would split."""
+    table = np.zeros(N_CODE_POINTS, dtype=np.bool_)
+    table[_WHITE_SPACE] = True
+    return table
+
+
+@cache
+def is_punctuation() -> BoolArray:
+    """Shape (0x110000,): True for Unicode category P of this Python's Unicode version."""
+    return np.fromiter((unicodedata.category(chr(point))[0] == "P" for point in range(N_CODE_POINTS)), np.bool_)
+
+
+@cache
+def _all_punctuation(token: str) -> bool:
+    return bool(token) and all(unicodedata.category(character)[0] == "P" for character in token)
+
+
+def without_punctuation(tokens: Sequence[str]) -> list[str]:
+    """The tokens that are more than punctuation."""
+    return [token for token in tokens if not _all_punctuation(token)]
+
+
+def is_blank(text: str) -> bool:
+    """Nothing but white space, or nothing at all."""
+    return not text or text.isspace()
+
+
+# sacrebleu's zh.
+
+# TokenizerZh of sacrebleu 2.6.0, written out. Its two astral ranges are five-digit escapes in strings, which compare
+# as U+2001 … U+2A6D and U+2F81 … U+2FA1: typographic quotes, dashes and the ellipsis count as Chinese, Extension B
+# does not (mjpost/sacrebleu#298).
+_ZH = (
+    "\u2001-\u2a6d\u2e80-\u303f\u3100-\u312f\u31a0-\u31bf\u31c0-\u31ef\u3200-\u33ff\u3400-\u4db5\u4e00-\u9fbb"
+    "\uf900-\ufa2d\ufa30-\ufa6a\ufa70-\ufad9\ufe10-\ufe1f\ufe30-\ufe4f\uff00-\uffef"
+)
+_ZH_GAPS = "\u2fe0-\u2fef"  # between the Kangxi radicals and the description characters: not Chinese to sacrebleu
+_IS_ZH = re.compile(f"((?![{_ZH_GAPS}])[{_ZH}])")
+_HAS_LONG_TOKEN = re.compile(f"(?:[^{_ZH}\\s]|[{_ZH_GAPS}]){{2}}")
+_MTEVAL = (
+    (re.compile(r"([\{-\~\[-\` -\&\(-\+\:-\@\/])"), r" \1 "),
+    (re.compile(r"([^0-9])([\.,])"), r"\1 \2 "),
+    (re.compile(r"([\.,])([^0-9])"), r" \1 \2"),
+    (re.compile(r"([0-9])(-)"), r"\1 \2 "),
+)
+
+
+def zh_differs(text: str) -> bool:
+    """False if the `zh` tokens of this text are just its characters without white space."""
+    return _HAS_LONG_TOKEN.search(text) is not None
+
+
+def zh_tokens(text: str) -> list[str]:
+    """Tokens as sacrebleu 2.6.0 cuts them with tokenize="zh"."""
+    text = _IS_ZH.sub(r" \1 ", text.strip())
+    for pattern, spaced in _MTEVAL:
+        text = pattern.sub(spaced, text)
+    return text.split()
+
+
+# jieba's words.
+
+
+@cache
+def _rjieba_cut() -> Callable[[str], list[str]] | None:
+    try:
+        import rjieba  # here, because importing it loads its dictionary
+    except ImportError:
+        return None
+    cut: Callable[[str], list[str]] = rjieba.cut
+    return cut
+
+
+@cache
+def _jieba_cut() -> Callable[[str], list[str]]:
+    """jieba with its own dictionary, read from the package.
+
+    Not jieba.lcut: that one shares words which other code may have added, and reads a cache of unknown origin from
+    the folder for temporary files.
+    """
+    import jieba  # here, because a text that needs it is rare
+
+    tokenizer = jieba.Tokenizer()
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    cut: Callable[[str], list[str]] = tokenizer.lcut
+    return cut
+
+
+def needs_jieba(text: str) -> bool:
+    """Whether the text holds something that rjieba may cut differently from jieba."""
+    return _DIFFERS.search(text) is not None
+
+
+def jieba_words(text: str) -> list[str]:
+    """Words as jieba 0.42.1 cuts them with HMM=True, white space included; joined they are the text."""
+    cut = _rjieba_cut()
+    return _jieba_cut()(text) if cut is None or needs_jieba(text) else cut(text)
+
+
+def words(text: str, punctuation: Punctuation = "keep") -> list[str]:
+    """jieba words without white space."""
+    tokens = [word for word in jieba_words(text) if not word.isspace()]
+    return without_punctuation(tokens) if punctuation == "drop" else tokens
+
+
+# rouge_chinese cuts sentences again in words joined by blanks. Of its four patterns these two can meet such a text.
+_STOP = re.compile(r"([。！？?])([^”’])")
+_SIX_DOTS = re.compile(r"(\.{6})([^”’])")
+
+
+def rouge_chinese_differs(text: str) -> bool:
+    """False if rouge_chinese sees just the words; a line end or six dots in a row can make it see others."""
+    return "\n" in text or "......" in text
+
+
+def rouge_chinese_words(jieba_cut: Sequence[str]) -> list[str]:
+    """The tokens that rouge_chinese 1.0.3 makes of " ".join(words).
+
+    Its quirk: a line end after a sentence stop, or an empty line, leaves an empty token "" that counts like a word,
+    so two texts that differ in that line end alone do not match fully. Seven dots in a row are cut into two words.
+    """
+    joined = _SIX_DOTS.sub(r"\1\n\2", _STOP.sub(r"\1\n\2", " ".join(jieba_cut))).rstrip()
+    return [token for line in joined.split("\n") if line for token in " ".join(line.split()).split(" ")]
+
+
+# What a signature says.
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+@cache
+def dictionary_hash() -> str:
+    """The first 12 digits of the SHA-256 of jieba's dictionary, of which rjieba has a copy inside."""
+    import jieba  # here, because a signature is rarer than an import
+
+    with jieba.Tokenizer().get_dict_file() as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
+
+
+def describe(tokens: Tokens) -> str:
+    """How texts are cut, with every version that matters, as one part of a signature."""
+    name = f"{tokens}-{VERSION}"
+    if tokens in ("words", "rouge_chinese"):
+        packages = f"jieba={_version('jieba')},rjieba={_version('rjieba')},dictionary={dictionary_hash()}"
+        return f"{name}(jieba-hmm,{packages})"
+    return f"{name}(unicode={unicodedata.unidata_version})"
