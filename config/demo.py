@@ -97,7 +97,7 @@ def _manage(env: dict[str, str], *args: str) -> str:
 def _site(port: int) -> list[str]:
     # Loopback only: the demonstration is not made for visitors from elsewhere.
     return [
-        *("gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--threads", "4"),
+        *("gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "3", "--threads", "2"),
         *("--worker-class", "gthread", "--no-control-socket"),
     ]
 
