@@ -19,7 +19,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Dataset, Placement, Study
-from annotation.selectors import DimensionText, dimensions
+from annotation.selectors.rater import DimensionText, dimensions
 from annotation.tables import ArmLabel, Fingerprint, arm_labels, fingerprint, ratings_table
 from metrics import agreement, intervals
 from metrics.results import Estimate, ResultRow

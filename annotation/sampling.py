@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
+from annotation.design.sampling import rank as lot
+from annotation.design.sampling import share_out
 from annotation.formats.dialogues import CLIENT, COUNSELLOR, SourceDialogue, Turn
 from annotation.formats.problems import Place
 from annotation.formats.rows import SourceItem
@@ -30,23 +32,8 @@ _NUMBER = re.compile(r"\d+")
 
 
 def rank(seed: int, kind: str, key: str) -> int:
-    """A number, 0 … 2**63 - 1, that orders keys at random but always in the same way."""
-    name = f"{seed}\x1f{kind}\x1f{key}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
-
-
-def share_out(n: int, sizes: dict[str, int]) -> dict[str, int]:
-    """`n` places over strata in proportion to their sizes, by largest remainder. Needs 0 <= n <= sum of sizes."""
-    total = sum(sizes.values())
-    if not 0 <= n <= total:
-        raise ValueError(f"{n} places for {total}")
-    if total == 0:
-        return dict.fromkeys(sizes, 0)
-    places = {name: n * size // total for name, size in sizes.items()}
-    by_remainder = sorted(sizes, key=lambda name: (-(n * sizes[name] % total), name))
-    for name in by_remainder[: n - sum(places.values())]:
-        places[name] += 1
-    return places
+    """The lot of `annotation.design.sampling.rank`, 0 … 2**63 - 1: as much of it as a database column holds."""
+    return lot(seed, kind, key) >> 65
 
 
 # --- Items of a dialogue --------------------------------------------------------------------------------
@@ -147,7 +134,9 @@ class DialogueSpool(Spool):
         """Draw `n` of the dialogues and forget the others. Raises ValueError if there are fewer."""
         strata = "SELECT stratum, count(*) FROM dialogue GROUP BY stratum"
         sizes = dict(self._db.execute(strata)) if is_stratified else {"": self.n_dialogues}
-        for stratum, places in share_out(n, sizes).items():
+        if n > sum(sizes.values()):
+            raise ValueError(f"{n} of {sum(sizes.values())} dialogues")
+        for stratum, places in share_out(sizes, n).items():
             self._db.execute(
                 "DELETE FROM dialogue WHERE (stratum = ? OR NOT ?) AND rowid NOT IN (SELECT rowid FROM dialogue"
                 " WHERE (stratum = ? OR NOT ?) ORDER BY rank, name LIMIT ?)",

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from annotation.api.permissions import IsRater
 from annotation.models import Member
-from annotation.selectors import Card, card, next_card, previous_card, rating_seat
+from annotation.selectors.rater import Card, card, next_card, previous_card, rating_seat
 from annotation.services.ratings import Change, answer_notice, mark_shown, submit_rating
 from annotation.views.access import person_of
 

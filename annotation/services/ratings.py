@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError, Incomplete, NotFound, OffScale, StaleRevision, StudyClosed
 from annotation.models import Assignment, Member, Placement, Rating, RatingEvent, User
-from annotation.selectors import Card, DimensionText, dimensions, next_card
+from annotation.selectors.rater import Card, DimensionText, dimensions, next_card
 
 MAX_NOTE_LENGTH = 4000  # characters
 

@@ -12,10 +12,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from annotation import selectors_library as selectors
 from annotation.errors import DomainError
-from annotation.forms_library import ImportItemsForm, ImportResponsesForm, SystemForm
+from annotation.forms.library import ImportItemsForm, ImportResponsesForm, SystemForm
 from annotation.models import Dataset, ImportRecord
+from annotation.selectors import library as selectors
 from annotation.services.systems import missing_presets, register_preset, register_system, update_system
 from annotation.services.uploads import store_upload
 from annotation.tasks import IMPORT_ITEMS, IMPORT_RESPONSES

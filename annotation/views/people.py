@@ -24,7 +24,7 @@ from django.views.i18n import set_language as django_set_language
 
 from annotation.forms.people import AccountForm, AddResearcherForm, InviteStaffForm, SeatLinkForm, TokenForm
 from annotation.models import ApiToken, Invitation, Role, Study, User
-from annotation.selectors_people import (
+from annotation.selectors.people import (
     contacts_for,
     everybody,
     pending_invitations_of,

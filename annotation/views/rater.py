@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from annotation.errors import DomainError, Incomplete, StaleRevision, StudyClosed
 from annotation.forms.rater import ConsentForm, GuessForm, WithdrawForm
 from annotation.models import Member
-from annotation.selectors import (
+from annotation.selectors.rater import (
     Card,
     card,
     dimensions_for,

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from annotation import progress
 from annotation.design.blinding import slot_letter
 from annotation.errors import DomainError, NotReady, StudyFrozen
-from annotation.forms_research import (
+from annotation.forms.research import (
     ConsentForm,
     DrawForm,
     OptionsForm,
@@ -30,7 +30,7 @@ from annotation.forms_research import (
     UnblindForm,
 )
 from annotation.models import Dataset, Study, System
-from annotation.selectors_research import (
+from annotation.selectors.research import (
     EVENTS_PER_PAGE,
     SCAN_NOW_AT_MOST,
     audit_lines,

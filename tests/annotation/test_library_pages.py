@@ -13,8 +13,9 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
 
-from annotation import selectors_library, tasks
+from annotation import tasks
 from annotation.models import Dataset, ImportRecord, Item, Response, System
+from annotation.selectors import library as selectors_library
 from annotation.services.systems import register_preset
 from jobs import ledger
 from jobs.models import Job

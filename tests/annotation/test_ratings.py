@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from annotation.errors import DomainError, Incomplete, NotFound, OffScale, StaleRevision, StudyClosed
 from annotation.models import Member, Placement, Rating, RatingEvent, Study
-from annotation.selectors import card, next_card, previous_card
+from annotation.selectors.rater import card, next_card, previous_card
 from annotation.services import ratings as service
 from annotation.services.ratings import Change, answer_notice, submit_rating
 from tests import factories

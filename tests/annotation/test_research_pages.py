@@ -11,7 +11,6 @@ import pytest
 from django.core.cache import cache
 from django.urls import reverse
 
-from annotation import selectors_research
 from annotation.errors import NotReady
 from annotation.models import (
     Arm,
@@ -25,7 +24,8 @@ from annotation.models import (
     StudyItem,
     StudyResponse,
 )
-from annotation.selectors_research import disclosures_of, draft_of, key_of, preview_of
+from annotation.selectors import research as selectors_research
+from annotation.selectors.research import disclosures_of, draft_of, key_of, preview_of
 from annotation.services import studies
 from tests import factories
 
@@ -169,7 +169,7 @@ def test_the_consent_text_can_be_edited_in_both_languages(desk, researcher):
 
 
 def test_saving_the_default_consent_unchanged_changes_nothing(desk, researcher):
-    from annotation.forms_research import ConsentForm
+    from annotation.forms.research import ConsentForm
 
     study = studies.create_study(by=researcher, name="s")
     assert desk.post(url("study_setup_consent", study), ConsentForm.initial_of(study)).status_code == 302

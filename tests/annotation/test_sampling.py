@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from annotation.design.sampling import share_out
 from annotation.formats.dialogues import SourceDialogue, Turn
 from annotation.formats.problems import Place
-from annotation.sampling import DialogueSpool, Entry, items_of, n_items_of, natural, one_of, rank, share_out
+from annotation.sampling import DialogueSpool, Entry, items_of, n_items_of, natural, one_of, rank
 
 HERE = Place("x")
 
@@ -106,7 +107,7 @@ def test_a_stratified_draw_keeps_the_proportions():
     ],
 )
 def test_largest_remainder(n, sizes, expected):
-    assert share_out(n, sizes) == expected
+    assert share_out(sizes, n) == expected
 
 
 def test_a_share_never_exceeds_its_stratum():
@@ -114,7 +115,7 @@ def test_a_share_never_exceeds_its_stratum():
     for _ in range(200):
         sizes = {str(n): rng.randint(1, 20) for n in range(rng.randint(1, 8))}
         n = rng.randint(0, sum(sizes.values()))
-        shares = share_out(n, sizes)
+        shares = share_out(sizes, n)
         assert sum(shares.values()) == n
         assert all(shares[name] <= sizes[name] for name in sizes)
 

@@ -1,0 +1,1 @@
+"""What pages and API read, a module for each family of readers. Nothing in here writes."""
