@@ -39,10 +39,12 @@ N_CODE_POINTS = 0x110000
 _WHITE_SPACE = [point for point in range(0x3001) if chr(point).isspace()]
 
 # Where jieba 0.42.1 and rjieba 0.2.2 differ. jieba joins + # & . _ % - to Latin letters and digits in one block, and
-# its pattern for Chinese ends at U+9FD5; jieba-rs cuts such signs elsewhere and joins every newer or rarer ideograph.
+# its pattern for Chinese ends at U+9FD5; jieba-rs cuts such signs elsewhere, joins every newer or rarer ideograph, and
+# takes no lone surrogates.
 _DIFFERS = re.compile(
     r"[A-Za-z0-9][-+#&._%]|[-+#&._%][A-Za-z0-9]"
     r"|[\u3400-\u4DBF\u9FD6-\u9FFF\uF900-\uFAFF\U00020000-\U0003FFFF]"
+    r"|[\uD800-\uDFFF]"
 )
 
 
@@ -101,11 +103,6 @@ def _all_punctuation(token: str) -> bool:
 def without_punctuation(tokens: Sequence[str]) -> list[str]:
     """The tokens that are more than punctuation."""
     return [token for token in tokens if not _all_punctuation(token)]
-
-
-def is_blank(text: str) -> bool:
-    """Nothing but white space, or nothing at all."""
-    return not text or text.isspace()
 
 
 # sacrebleu's zh.
