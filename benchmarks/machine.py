@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,3 +44,23 @@ def busy_seconds() -> float:
     fields = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     user, nice, system, _idle, _waiting, irq, soft_irq, steal = fields
     return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+_YARDSTICK = """
+import time
+start, x = time.process_time(), 0
+for i in range(3_000_000): x += i * i % 7
+print((time.process_time() - start) * 1000)
+"""
+
+
+def yardstick_ms() -> float:
+    """Processor ms that a fixed loop takes while every core runs it: how fast the machine is just now.
+
+    Virtual cores share real ones with strangers, and their speed changes by half from one minute to the next.
+    """
+    loops = [
+        subprocess.Popen([sys.executable, "-c", _YARDSTICK], stdout=subprocess.PIPE, text=True)
+        for _core in range(os.cpu_count() or 1)
+    ]
+    return sum(float(loop.communicate()[0]) for loop in loops) / len(loops)
