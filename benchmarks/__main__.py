@@ -23,6 +23,7 @@ QUICK_ARGUMENTS = {
     "import": ["--dialogues", "200"],
     "export": ["--items", "200"],
     "progress": ["--items", "500", "--runs", "3"],
+    "text": ["--pairs", "300", "--trials", "500"],
 }
 
 

@@ -7,6 +7,7 @@ Shapes: N = pairs of a block, K = columns of the table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -131,15 +132,14 @@ class Cut:
         self.numbers[tokens] = numbers
         cut = self._strings(tokens)
         lengths = np.fromiter(map(len, cut), np.int64, len(cut))
-        flat = (number for strings in cut for number in map(numbers.__getitem__, strings))
-        symbols = np.fromiter(flat, np.int64, int(lengths.sum()))
+        symbols = np.fromiter(map(numbers.__getitem__, chain.from_iterable(cut)), np.int64, int(lengths.sum()))
         return _kept(symbols, lengths, symbols >= 0)
 
     def _strings(self, tokens: Tokens) -> Sequence[Sequence[str]]:
         if tokens == "zh":
             return [segmentation.zh_tokens(text) if segmentation.zh_differs(text) else text for text in self.texts]
         if self._words is None:
-            self._words = [segmentation.jieba_words(text) for text in self.texts]
+            self._words = segmentation.cut_texts(self.texts)
         if tokens == "words":
             return self._words
         return [

@@ -90,16 +90,22 @@ HYPOTHESES = tuple(h for h, _ in PAIRS)
 REFERENCES = tuple(r for _, r in PAIRS)
 
 
-def compose(n: int, *, seed: int) -> list[str]:
-    """n texts of one to six sentences, some of them numbered lists, some with words and digits from elsewhere."""
+def compose(n: int, *, seed: int, odd_share: float = 0.3, chars: tuple[int, int] = (40, 200)) -> list[str]:
+    """n texts of whole and cut sentences, chars[0] to chars[1] code points long; some are numbered lists.
+
+    odd_share: of the texts, those that have odd sentences among the plain ones.
+    """
     rng = np.random.default_rng(seed)
-    usable = [*PLAIN * 6, *(s for s in ODD if len(s.strip()) > 3)]
+    odd = [sentence for sentence in ODD if len(sentence.strip()) > 3]
     texts = []
     for _ in range(n):
-        chosen = [usable[i] for i in rng.integers(0, len(usable), rng.integers(1, 7))]
-        if rng.random() < 0.15:
-            chosen = [f"{i}. {sentence}\n" for i, sentence in enumerate(chosen, 1)]
-        text = "".join(chosen)
-        cut, begin = rng.integers(40, 200), rng.integers(0, max(1, len(text) - 60))
-        texts.append(text[begin : begin + cut])
+        length = int(rng.integers(*chars))
+        pool = [*PLAIN, *odd] if rng.random() < odd_share else PLAIN
+        is_list = rng.random() < 0.15
+        text, number = "", 0
+        while len(text) < length:
+            number += 1
+            sentence = pool[rng.integers(len(pool))]
+            text += f"{number}、{sentence}\n" if is_list else sentence[rng.integers(0, 6) :]
+        texts.append(text[:length])
     return texts

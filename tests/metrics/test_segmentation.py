@@ -12,10 +12,12 @@ from metrics import segmentation
 from metrics.segmentation import (
     Normalisation,
     code_points,
+    cut_texts,
     describe,
     is_punctuation,
     is_white_space,
     jieba_words,
+    may_repeat,
     needs_jieba,
     rouge_chinese_differs,
     rouge_chinese_words,
@@ -65,9 +67,30 @@ def test_dictionary_words_and_signs_in_any_order_are_cut_as_jieba_cuts_them():
 def test_rjieba_alone_would_differ():
     """So the way back to jieba is needed, and these tests would notice if it were lost."""
     rjieba = pytest.importorskip("rjieba")
-    for text in ("他的SCL-90得分", "生僻字㐀㐁", "鿖鿖好", "\uf900\uf900好"):
+    for text in ("他的SCL-90得分", "生僻字㐀㐁", "鿖鿖好", "\uf900\uf900好", "岳岳岳岳岳利用"):
         assert needs_jieba(text)
         assert rjieba.cut(text) != jieba.lcut(text)
+
+
+def test_what_is_said_again_and_again_is_cut_as_jieba_cuts_it():
+    """Repetition makes ways of cutting equally likely; the two packages break such ties differently."""
+    rng = random.Random(5)
+    common = [word for word, count in jieba.dt.FREQ.items() if count > 2000]
+    n_to_jieba = 0
+    for _ in range(2000):
+        unit = "".join(rng.choice(rng.choice(common)) for _ in range(rng.randint(1, 4)))
+        text = rng.choice(common) + unit * rng.randint(2, 8) + rng.choice(common)
+        assert jieba_words(text) == jieba.lcut(text), text
+        n_to_jieba += needs_jieba(text)
+    assert 1000 < n_to_jieba < 2000
+
+
+@given(st.lists(st.lists(st.sampled_from(["好", "难过", "我很", "a", "，", "好好", "㐀"]), max_size=12).map("".join)))
+def test_no_repetition_is_missed_among_many_texts(texts):
+    suspects = may_repeat(texts)
+    assert suspects.shape == (len(texts),)
+    assert all(suspects[i] for i, text in enumerate(texts) if segmentation._REPEATS.search(text))
+    assert cut_texts(texts) == [jieba.lcut(text) for text in texts]
 
 
 def test_without_rjieba_the_words_are_the_same(monkeypatch):
