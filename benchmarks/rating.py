@@ -89,8 +89,7 @@ class Bench:
     def site(self, engine: Engine, database: str) -> Site:
         site = Site(self.work, engine, database, self.server)
         if not self.is_ready:
-            if not (self.work / "static").exists():
-                site.python("manage.py", "collectstatic", "--noinput", "--verbosity", "0")
+            site.python("manage.py", "collectstatic", "--noinput", "--verbosity", "0")
             self.is_ready = True
         return site
 
