@@ -189,8 +189,8 @@ function hold(next, counts) {
   if (counts && outbox.size === 0) Object.assign(progress, counts);
   if (!next) {
     if (ahead.length === 0) isOver = true;
-  } else if (!held().includes(next.public_id)) {
-    ahead.push(next);
+  } else if (ahead.length === 0 && !held().includes(next.public_id)) {
+    ahead.push(next); // one and no more: an item may be withdrawn, and its text is not to lie about
   }
   showProgress();
   if (isWaiting) goOn();
