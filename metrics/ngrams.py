@@ -25,6 +25,7 @@ Keys = npt.NDArray[np.uint64]
 
 ORDERS: Mapping[Tokens, int] = {"codepoints": 4, "characters": 4, "zh": 4, "words": 4, "rouge_chinese": 2}
 FOR_ROUGE: frozenset[Tokens] = frozenset(("characters", "words", "rouge_chinese"))
+LARGEST_TABLE = 1 << 22  # entries: 16 MB
 FLAGS = ("hypothesis_missing", "reference_missing", "hypothesis_blank", "reference_blank")
 
 
@@ -259,10 +260,7 @@ def _matches(index: _Index, side: Side) -> tuple[list[IntArray], list[IntArray]]
     matches, overlaps = [], []
     for n, order in enumerate(index.orders, start=1):
         keys = (numbers * index.alphabet + ids[at + n - 1]).astype(order.keys.dtype)
-        found = np.searchsorted(order.keys, keys)
-        is_found = np.zeros(len(keys), dtype=np.bool_)
-        inside = found < len(order.keys)
-        is_found[inside] = order.keys[found[inside]] == keys[inside]
+        found, is_found = _looked_up(order.keys, keys, len(side.lengths) * index.alphabet if n == 1 else None)
         at, numbers = at[is_found], found[is_found]
         counts = np.bincount(numbers, minlength=len(order.keys))
         matches.append(_between(np.minimum(counts, order.counts), order.starts))
@@ -274,6 +272,25 @@ def _matches(index: _Index, side: Side) -> tuple[list[IntArray], list[IntArray]]
         is_one_text = text_of_token[at] == text_of_token[at + 1]
         at, numbers = at[is_one_text], numbers[is_one_text]
     return matches, overlaps
+
+
+def _looked_up(
+    sorted_keys: npt.NDArray[np.unsignedinteger], keys: npt.NDArray[np.unsignedinteger], n_possible: int | None
+) -> tuple[IntArray, BoolArray]:
+    """Where each key stands among the sorted ones, and whether it is there at all.
+
+    n_possible: all keys lie below it, if known: with few possible keys a table is faster than a search.
+    """
+    if n_possible is not None and n_possible <= LARGEST_TABLE:
+        place = np.full(n_possible, -1, dtype=np.int32)
+        place[sorted_keys] = np.arange(len(sorted_keys), dtype=np.int32)
+        found = place[keys].astype(np.int64)
+        return found, found >= 0
+    found = np.searchsorted(sorted_keys, keys)
+    is_found = np.zeros(len(keys), dtype=np.bool_)
+    inside = found < len(sorted_keys)
+    is_found[inside] = sorted_keys[found[inside]] == keys[inside]
+    return found, is_found
 
 
 def _set_sizes(side: Side) -> list[IntArray]:

@@ -40,7 +40,7 @@ from metrics.segmentation import AS_IT_IS, Normalisation, Tokens
 from metrics.table import BoolArray, FloatArray, IntArray
 
 VERSION = 1
-BLOCK = 512  # pairs that are counted together: large enough for numpy, small enough for the processor's cache
+BLOCK = 1024  # pairs that are counted together: large enough for numpy, small enough for the processor's cache
 N_PERMUTATIONS = 10_000
 DRAWS_AT_ONCE = 200_000  # clusters drawn before they are summed: what the processor's cache holds
 TOLERANCE = 1e-9  # in percent: a difference this close to the observed one equals it

@@ -17,7 +17,7 @@ from metrics.segmentation import (
     is_punctuation,
     is_white_space,
     jieba_words,
-    may_repeat,
+    may_need_jieba,
     needs_jieba,
     rouge_chinese_differs,
     rouge_chinese_words,
@@ -85,11 +85,18 @@ def test_what_is_said_again_and_again_is_cut_as_jieba_cuts_it():
     assert 1000 < n_to_jieba < 2000
 
 
-@given(st.lists(st.lists(st.sampled_from(["好", "难过", "我很", "a", "，", "好好", "㐀"]), max_size=12).map("".join)))
-def test_no_repetition_is_missed_among_many_texts(texts):
-    suspects = may_repeat(texts)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["好", "难过", "我很", "a", "，", "好好", "㐀", "-", "_", "1", "\ud800", "\uf900"]),
+            max_size=12,
+        ).map("".join)
+    )
+)
+def test_nothing_that_needs_jieba_is_missed_among_many_texts(texts):
+    suspects = may_need_jieba(texts)
     assert suspects.shape == (len(texts),)
-    assert all(suspects[i] for i, text in enumerate(texts) if segmentation._REPEATS.search(text))
+    assert all(suspects[i] for i, text in enumerate(texts) if needs_jieba(text))
     assert cut_texts(texts) == [jieba.lcut(text) for text in texts]
 
 
