@@ -260,6 +260,10 @@ def test_sharing_references_changes_nothing():
     for name, hypotheses in reversed(systems.items()):
         assert np.array_equal(together[name].values, count(hypotheses, texts).values)
         assert np.array_equal(together[name].values, text_statistics(hypotheses, shared).values)
+    forgetful = References(texts, tokens=EVERYTHING, block=32, keep=False)
+    again = system_statistics(systems, forgetful)
+    assert len(forgetful._blocks) == 1 and len(shared._blocks) == 3
+    assert all(np.array_equal(again[name].values, together[name].values) for name in systems)
 
 
 def test_processes_change_nothing():
