@@ -8,7 +8,6 @@ A last table times the paired randomisation test against sacrebleu's. Texts are 
 sentences. Prints Markdown; what each step found goes to the error stream as it comes.
 """
 
-
 from __future__ import annotations
 
 import argparse
