@@ -486,8 +486,8 @@ _NOTES = """\
 
 - The yardstick goes from 1 to 1.7 within an hour, with nothing else running here; CPU per rating and latency go with
   it. Compare figures only where the yardsticks agree.
-- Of what the targets call missed, the growth of *turn* with the items looks like drift, not growth: CPU a rating, as the
-  page, does not rise from 200 to 100,000 items, and the most ratings a second came with 100,000. It stays missed
+- Of what the targets call missed, the growth of *turn* with the items looks like drift, not growth: CPU a rating, as
+  the page, does not rise from 200 to 100,000 items, and the most ratings a second came with 100,000. It stays missed
   until it is measured within one quiet hour: `python -m benchmarks rating --points '*/8/page'`.
 - A run measured beside a neighbour is a lower bound, not a result. Under 30 %, differences mean nothing.
 - The disk acknowledges a sync in 0.15 ms when quiet and in 4 ms under other people's load. SQLite syncs four times
