@@ -425,20 +425,22 @@ def rate(plan: dict[str, Any]) -> dict[str, Any]:
     write_ledger(run)
     inside = [s for s in run.samples if begin <= s[1] <= end]
     n_saved = sum(kind in ("save", "turn") for kind, *_rest in inside)
-    if plan["mode"] == "hostile":
-        n_saved = sum(o.outcome == "acknowledged" for o in run.operations)
-    return {
+    result = {
         "latency_ms": {
             kind: summary([s[2] * 1000 for s in inside if s[0] == kind]) for kind in sorted({s[0] for s in inside})
         },
         "window_seconds": round(end - begin, 2),
         "ran_out_of_work": run.ran_out.is_set(),
-        "n_saved": n_saved,
-        "ratings_per_second": round(n_saved / (end - begin), 2),
-        "kib_per_rating": round(sum(s[3] for s in inside) / 1024 / max(1, n_saved), 2),
         "generator_cpu_share": round(own_cpu / (end - begin), 3),
         "counts": dict(sorted(run.counts.items())),
     }
+    if plan["mode"] != "hostile":  # its saves are not timed: resends and refusals are no ratings
+        result |= {
+            "n_saved": n_saved,
+            "ratings_per_second": round(n_saved / (end - begin), 2),
+            "kib_per_rating": round(sum(s[3] for s in inside) / 1024 / max(1, n_saved), 2),
+        }
+    return result
 
 
 def write_ledger(run: Run) -> None:

@@ -20,7 +20,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Gunicorn:
-    """How the site is served. The defaults were the best found on two cores; results/rating.md has the comparison."""
+    """How the site is served. results/rating.md says how the defaults were chosen, and how sure that is."""
 
     workers: int = 3
     threads: int = 2
