@@ -24,7 +24,7 @@ from metrics.intervals import (
     NO_INTERVAL,
     Interval,
     Kind,
-    bootstrap_interval,
+    bootstrap_intervals,
     cluster_sums,
     event_upper_bound,
     interval_settings,
@@ -66,15 +66,20 @@ class Coefficient:
     detail: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def reason(self) -> Reason | None:
-        """Why this coefficient is undefined for these ratings; None if it is defined."""
+    def lack(self) -> Reason | None:
+        """Which ratings are lacking for a value to be tried at all; None if none are."""
         is_rated = ~np.isnan(self.ratings)
         if not is_rated.any():
             return self.unrated
         if is_rated.any(axis=0).sum() < 2:
             return "one_rater"
-        if not self.used.any():
-            return self.unused
+        return None if self.used.any() else self.unused
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why this coefficient is undefined for these ratings; None if it is defined."""
+        if lack := self.lack:
+            return lack
         if np.isfinite(self.value(self.sums.sum(axis=0))):
             return None
         relevant = self.ratings[self.used]
@@ -387,14 +392,15 @@ def icc_agreement(ratings: FloatArray, scale: Scale, *, of_mean: bool = False) -
 
     Source: Shrout & Fleiss (1979), Psychological Bulletin 86.
     """
-    return _icc(ratings, scale, of_mean=of_mean).point_value()
+    return icc_coefficient(ratings, scale, of_mean=of_mean).point_value()
 
 
 def _is_point(ratings: FloatArray, point: float) -> FloatArray:
     return np.where(np.isnan(ratings), np.nan, (ratings == point).astype(np.float64))
 
 
-def _icc(ratings: FloatArray, scale: Scale, *, of_mean: bool) -> Coefficient:
+def icc_coefficient(ratings: FloatArray, scale: Scale, *, of_mean: bool) -> Coefficient:
+    """The same as sums over responses, ready for intervals."""
     return Coefficient(
         name="icc_2_k" if of_mean else "icc_2_1",
         ratings=ratings,
@@ -424,8 +430,8 @@ def _whole_panel(matrix: RatingMatrix) -> list[Coefficient]:
         of_pairs("gwet_ac2_quadratic", value=partial(_gwet_value, weights_QQ=quadratic)),
         of_pairs("brennan_prediger", value=partial(_brennan_prediger_value, weights_QQ=identity)),
         _of_pairs("conger_kappa", ratings, margins, partial(_conger_value, weights_QQ=identity)),
-        _icc(ratings, scale, of_mean=False),
-        _icc(ratings, scale, of_mean=True),
+        icc_coefficient(ratings, scale, of_mean=False),
+        icc_coefficient(ratings, scale, of_mean=True),
         *[_point_coefficient(matrix, point) for point in scale.points],
         *[_rater_pair_coefficient(matrix, pair, weights) for pair in _pairs_of(matrix) for weights in ORDERED],
     ]
@@ -485,24 +491,25 @@ class _Panel:
         rng = stratum_rng(self.seed, family, self.dimension, self.stratum)
         sums_CS = cluster_sums(np.column_stack(blocks), self.matrix.clusters)
         resamples = resample(sums_CS, rng=rng, n_bootstrap=self.n_bootstrap)
-        rows = []
-        for coefficient in coefficients:
-            interval = None
-            if coefficient.reason is None:
-                statistic = partial(_at_columns, value=coefficient.value, columns=columns[id(coefficient.sums)])
-                interval = bootstrap_interval(resamples, statistic, confidence=self.confidence, kind=self.kind)
-            rows.append(self._row(coefficient, interval, counts))
-        return rows
+        tried = [coefficient for coefficient in coefficients if coefficient.lack is None]
+
+        def values(totals: FloatArray) -> FloatArray:
+            found = [coefficient.value(totals[..., columns[id(coefficient.sums)]]) for coefficient in tried]
+            return np.stack(found, axis=-1)
+
+        intervals = bootstrap_intervals(resamples, values, confidence=self.confidence, kind=self.kind) if tried else []
+        found = {id(coefficient): interval for coefficient, interval in zip(tried, intervals, strict=True)}
+        return [self._row(coefficient, found.get(id(coefficient)), counts) for coefficient in coefficients]
 
     def _row(self, coefficient: Coefficient, interval: Interval | None, counts: Mapping[str, int]) -> ResultRow:
         n = {**counts, "responses_used": int(coefficient.used.sum())}
         signature = self.signature(coefficient.name, coefficient.detail)
-        if interval is None:
+        if interval is None or not np.isfinite(interval.value):
             estimate = Estimate(None, None, None, n, NO_INTERVAL, signature, coefficient.reason)
         else:
             n |= {"resamples": self.n_bootstrap, "undefined_resamples": interval.n_undefined}
-            low, high, method, _, notes = interval
-            estimate = Estimate(coefficient.point_value(), low, high, n, method, signature, None, notes)
+            low, high, method, _, notes, value = interval
+            estimate = Estimate(value, low, high, n, method, signature, None, notes)
         return ResultRow(coefficient.name, self.dimension, estimate, self.stratum, coefficient.detail)
 
     def signature(self, name: str, detail: Mapping[str, str]) -> str:
@@ -517,10 +524,6 @@ class _Panel:
         )
         parts = {"dimension": self.dimension, "scale": self.matrix.scale, **detail, **settings}
         return str(Signature.of(name, VERSION, **parts))
-
-
-def _at_columns(totals: FloatArray, value: Callable[[FloatArray], FloatArray], columns: slice) -> FloatArray:
-    return value(totals[..., columns])
 
 
 def agreement_panel(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from metrics.results import Estimate, ResultRow, Signature
 from metrics.table import FloatArray, IntArray, RatingMatrix, RatingTable
@@ -27,6 +27,8 @@ TOLERANCE = 1e-12  # two values of a statistic this close are the same value
 Kind = Literal["percentile", "bca"]
 Statistic = Callable[[FloatArray], FloatArray]
 """Sums of shape (..., S) to values of shape (...); NaN where a value is undefined."""
+Statistics = Callable[[FloatArray], FloatArray]
+"""Likewise several at once: sums of shape (..., S) to values of shape (..., M)."""
 
 
 class Resamples(NamedTuple):
@@ -34,19 +36,25 @@ class Resamples(NamedTuple):
 
     patterns_PS: the distinct rows of the cluster sums;  frequency_P: how many clusters share each;
     member_P: the number of one cluster that shows the pattern;  counts_BP: how often each was drawn;
-    totals_BS: the sums of each resample.
+    totals: shape (1 + B, S), the sums over the clusters that were really there, then those of each resample.
     """
 
     patterns_PS: FloatArray
     frequency_P: IntArray
     member_P: IntArray
     counts_BP: IntArray
-    totals_BS: FloatArray
+    totals: FloatArray
 
     @property
     def observed_S(self) -> FloatArray:
         """The sums over the clusters that were really there."""
-        return self.frequency_P.astype(np.float64) @ self.patterns_PS
+        observed_S: FloatArray = self.totals[0]
+        return observed_S
+
+    @property
+    def totals_BS(self) -> FloatArray:
+        """The sums of each resample."""
+        return self.totals[1:]
 
     @property
     def n_clusters(self) -> int:
@@ -55,19 +63,24 @@ class Resamples(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An interval, or None twice with the reason in `notes`; n_undefined resamples had no value and were left out."""
+    """An interval, or None twice with the reason in `notes`; n_undefined resamples had no value and were left out.
+
+    value: the statistic over the clusters that were really there, NaN = undefined.
+    """
 
     low: float | None
     high: float | None
     method: str
     n_undefined: int
     notes: tuple[str, ...]
+    value: float = np.nan
 
 
 def cluster_sums(sums_NS: FloatArray, clusters_N: IntArray) -> FloatArray:
     """Sums per response added up within clusters: shape (n_clusters, n_sums). Clusters are numbered from 0."""
     totals_CS = np.zeros((int(clusters_N.max(initial=-1)) + 1, sums_NS.shape[1]))
-    np.add.at(totals_CS, clusters_N, sums_NS)
+    for s in range(sums_NS.shape[1]):
+        totals_CS[:, s] = np.bincount(clusters_N, weights=sums_NS[:, s], minlength=len(totals_CS))
     return totals_CS
 
 
@@ -78,8 +91,10 @@ def resample(sums_CS: FloatArray, *, rng: np.random.Generator, n_bootstrap: int 
     """
     patterns_PS, member_P, frequency_P = np.unique(sums_CS, axis=0, return_index=True, return_counts=True)
     counts_BP = _pattern_counts(frequency_P.astype(np.int64), rng, n_bootstrap)
-    totals_BS = counts_BP.astype(np.float64) @ patterns_PS
-    return Resamples(patterns_PS, frequency_P.astype(np.int64), member_P.astype(np.int64), counts_BP, totals_BS)
+    weights = np.empty((1 + n_bootstrap, len(patterns_PS)))
+    weights[0], weights[1:] = frequency_P, counts_BP
+    totals = (patterns_PS.T @ weights.T).T  # each sum in one stretch of memory, since statistics work sum by sum
+    return Resamples(patterns_PS, frequency_P.astype(np.int64), member_P.astype(np.int64), counts_BP, totals)
 
 
 def _pattern_counts(frequency_P: IntArray, rng: np.random.Generator, n_bootstrap: int) -> IntArray:
@@ -92,8 +107,10 @@ def _pattern_counts(frequency_P: IntArray, rng: np.random.Generator, n_bootstrap
     n_at_once = max(1, DRAWS_AT_ONCE // n_clusters)
     for first in range(0, n_bootstrap, n_at_once):
         n = min(n_at_once, n_bootstrap - first)
-        drawn = pattern_of_cluster[rng.integers(0, n_clusters, size=(n, n_clusters))]
-        cells = drawn + n_patterns * np.arange(n)[:, None]
+        cells = rng.integers(0, n_clusters, size=(n, n_clusters))
+        if n_patterns < n_clusters:
+            cells = pattern_of_cluster[cells]
+        cells += n_patterns * np.arange(n)[:, None]
         counts = np.bincount(cells.ravel(), minlength=n * n_patterns)
         counts_BP[first : first + n] = counts.reshape(n, n_patterns)
     return counts_BP
@@ -102,7 +119,18 @@ def _pattern_counts(frequency_P: IntArray, rng: np.random.Generator, n_bootstrap
 def bootstrap_interval(
     resamples: Resamples, statistic: Statistic, *, confidence: float = 0.95, kind: Kind = "percentile"
 ) -> Interval:
-    """The interval of one statistic from resampled sums.
+    """The interval of one statistic; see bootstrap_intervals."""
+
+    def alone(sums: FloatArray) -> FloatArray:
+        return statistic(sums)[..., None]
+
+    return bootstrap_intervals(resamples, alone, confidence=confidence, kind=kind)[0]
+
+
+def bootstrap_intervals(
+    resamples: Resamples, statistics: Statistics, *, confidence: float = 0.95, kind: Kind = "percentile"
+) -> list[Interval]:
+    """The value and interval of each statistic from resampled sums.
 
     kind: "percentile", or "bca" (bias-corrected and accelerated), better for a smooth statistic near the end of its
         range; where a resample or a leave-one-out is undefined it falls back to "percentile", and `method` says so.
@@ -112,45 +140,66 @@ def bootstrap_interval(
 
     Source: Efron (1987), Better Bootstrap Confidence Intervals; Field & Welsh (2007) on resampling clusters.
     """
-    replicates = statistic(resamples.totals_BS)
-    defined = replicates[np.isfinite(replicates)]
-    n_undefined = len(replicates) - len(defined)
-    observed = float(statistic(resamples.observed_S))
-    notes = ["undefined_resamples"] if n_undefined else []
-    if resamples.n_clusters < 2:
-        return Interval(None, None, NO_INTERVAL, n_undefined, ("one_cluster",))
-    if not np.isfinite(observed) or not len(defined):
-        return Interval(None, None, NO_INTERVAL, n_undefined, tuple(notes))
-    if np.ptp(defined) <= TOLERANCE:
-        return Interval(None, None, NO_INTERVAL, n_undefined, (*notes, "degenerate_interval"))
-    if resamples.n_clusters < FEW_CLUSTERS:
-        notes.append("few_clusters")
+    values = statistics(resamples.totals)
+    observed_M, replicates_MB = values[0], np.ascontiguousarray(values[1:].T)
+    is_defined_MB = np.isfinite(replicates_MB)
+    rising_MB = np.sort(np.where(is_defined_MB, replicates_MB, np.nan), axis=1)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    corrected = _bca_tails(resamples, statistic, replicates - observed, tails) if kind == "bca" else None
-    used: Kind = "percentile" if corrected is None else "bca"
-    low, high = np.quantile(defined, tails if corrected is None else corrected)
-    method = f"{used} bootstrap by cluster, {len(replicates)} resamples, {100 * confidence:g}%"
-    return Interval(float(low), float(high), method, n_undefined, tuple(notes))
+    corrected_M2 = np.full((len(observed_M), 2), np.nan)
+    if kind == "bca":
+        corrected_M2 = _bca_tails(resamples, statistics, replicates_MB - observed_M[:, None], tails)
+    intervals = []
+    for m, n_defined in enumerate(is_defined_MB.sum(axis=1).tolist()):
+        is_corrected = not np.isnan(corrected_M2[m]).any()
+        used: Kind = "bca" if is_corrected else "percentile"
+        method = f"{used} bootstrap by cluster, {len(values) - 1} resamples, {100 * confidence:g}%"
+        tails_2 = corrected_M2[m] if is_corrected else tails
+        without = Interval(None, None, NO_INTERVAL, len(values) - 1 - n_defined, (), float(observed_M[m]))
+        intervals.append(_with_ends(without, rising_MB[m, :n_defined], tails_2, method, resamples.n_clusters))
+    return intervals
+
+
+def _with_ends(without: Interval, rising: FloatArray, tails_2: FloatArray, method: str, n_clusters: int) -> Interval:
+    """The interval from its defined replicates, in rising order; or without ends, and why."""
+    notes = ("undefined_resamples",) if without.n_undefined else ()
+    if n_clusters < 2:
+        return without._replace(notes=("one_cluster",))
+    if not np.isfinite(without.value) or not len(rising):
+        return without._replace(notes=notes)
+    if rising[-1] - rising[0] <= TOLERANCE:
+        return without._replace(notes=(*notes, "degenerate_interval"))
+    if n_clusters < FEW_CLUSTERS:
+        notes = (*notes, "few_clusters")
+    low, high = (_quantile(rising, tail) for tail in tails_2.tolist())
+    return without._replace(low=low, high=high, method=method, notes=notes)
+
+
+def _quantile(rising: FloatArray, share: float) -> float:
+    """As numpy.quantile, which would sort once more."""
+    at = share * (len(rising) - 1)
+    below = int(at)
+    low, high = float(rising[below]), float(rising[min(below + 1, len(rising) - 1)])
+    return low + (high - low) * (at - below)
 
 
 def _bca_tails(
-    resamples: Resamples, statistic: Statistic, deviations_B: FloatArray, tails: FloatArray
-) -> FloatArray | None:
-    """The two tail probabilities after Efron's corrections; None where they do not exist."""
-    left_out_P = statistic(resamples.observed_S - resamples.patterns_PS)  # without one cluster of each pattern
-    influence_P = np.average(left_out_P, weights=resamples.frequency_P) - left_out_P
-    spread = float(resamples.frequency_P @ influence_P**2)
-    is_tie_B = np.abs(deviations_B) <= TOLERANCE
-    share_below = float(np.mean((deviations_B < 0) & ~is_tie_B) + np.mean(is_tie_B) / 2)
-    if not (np.isfinite(deviations_B).all() and np.isfinite(spread) and spread > 0 and 0 < share_below < 1):
-        return None
-    acceleration = float(resamples.frequency_P @ influence_P**3) / (6 * spread**1.5)
-    bias = stats.norm.ppf(share_below)
-    shifted = bias + stats.norm.ppf(tails)
-    if (acceleration * shifted >= 1).any():
-        return None
-    corrected: FloatArray = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
-    return corrected
+    resamples: Resamples, statistics: Statistics, deviations_MB: FloatArray, tails: FloatArray
+) -> FloatArray:
+    """The two tail probabilities after Efron's corrections, shape (M, 2); NaN where they do not exist."""
+    frequency_P = resamples.frequency_P.astype(np.float64)
+    left_out_PM = statistics(resamples.observed_S - resamples.patterns_PS)  # without one cluster of each pattern
+    influence_PM = frequency_P @ left_out_PM / frequency_P.sum() - left_out_PM
+    spread_M, skew_M = frequency_P @ influence_PM**2, frequency_P @ influence_PM**3
+    is_tie_MB = np.abs(deviations_MB) <= TOLERANCE
+    share_below_M = np.mean((deviations_MB < 0) & ~is_tie_MB, axis=1) + np.mean(is_tie_MB, axis=1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        acceleration_M1 = (skew_M / (6 * spread_M**1.5))[:, None]
+        bias_M1 = special.ndtri(share_below_M)[:, None]
+        shifted_M2 = bias_M1 + special.ndtri(tails)
+        corrected_M2 = special.ndtr(bias_M1 + shifted_M2 / (1 - acceleration_M1 * shifted_M2))
+        exists_M = np.isfinite(deviations_MB).all(axis=1) & (spread_M > 0) & np.isfinite(bias_M1[:, 0])
+        exists_M &= (acceleration_M1 * shifted_M2 < 1).all(axis=1)
+    return np.where(exists_M[:, None], corrected_M2, np.nan)
 
 
 def event_upper_bound(n_events: int, n: int, *, confidence: float = 0.95) -> float:

@@ -5,7 +5,7 @@ Outside this package no number is ever NaN. A number that does not exist is None
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Reason = Literal[
@@ -18,6 +18,18 @@ Reason = Literal[
     "no_repeats",  # no rater met the same response twice
     "no_variation",  # every rating is the same point: agreement beyond chance is 0 / 0
     "zero_denominator",  # ratings vary, yet this formula divides by zero
+    "one_system",  # a comparison needs a second system
+    "one_dialogue",  # a test by dialogue needs two of them
+    "no_shared_items",  # no item on which both systems were rated (for wins: by the same rater)
+    "no_scores",  # no response has both a rating and a score
+    "no_answers",  # nobody was asked, or nobody answered
+    "one_dimension",  # a relation between dimensions needs two of them that vary
+    "no_positions",  # places in the queue were not recorded, or there are too few
+    "no_seconds",  # times were not recorded
+    "under_three_raters",  # leaving one rater out must leave two
+    "separation",  # a system or rater has nothing but the lowest or highest point: its effect is infinite
+    "not_identified",  # the ratings cannot tell this effect from another
+    "not_converged",  # the fit found no maximum inside the range where it can be trusted
 ]
 
 
@@ -91,6 +103,33 @@ class Estimate:
             "notes": list(self.notes),
         }
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Estimate":
+        """The estimate that `to_dict` wrote; a checked one, as any other. KeyError if a part is missing."""
+        return cls(
+            value=plain["value"],
+            low=plain["low"],
+            high=plain["high"],
+            n=plain["n"],
+            method=plain["method"],
+            signature=plain["signature"],
+            reason=plain["reason"],
+            notes=tuple(plain["notes"]),
+        )
+
+    def rounded(self, digits: int) -> "Estimate":
+        """The same with its numbers at so many significant digits, and none closer to 0 than the next one.
+
+        Processors add in different orders, so the last digits of a float are not the same everywhere, and what is 0
+        on one machine is 1e-17 on another.
+        """
+        value, low, high = (_significant(number, digits) for number in (self.value, self.low, self.high))
+        return replace(self, value=value, low=low, high=high)
+
+
+def _significant(number: float | None, digits: int) -> float | None:
+    return None if number is None else float(f"{round(number, digits + 1):.{digits}g}") + 0.0  # + 0.0: never "-0.0"
+
 
 @dataclass(frozen=True)
 class ResultRow:
@@ -115,3 +154,9 @@ class ResultRow:
             "detail": dict(self.detail),
             "estimate": self.estimate.to_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "ResultRow":
+        """The row that `to_dict` wrote. KeyError if a part is missing."""
+        estimate = Estimate.from_dict(plain["estimate"])
+        return cls(plain["metric"], plain["dimension"], estimate, plain["stratum"], plain["detail"])

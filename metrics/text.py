@@ -12,18 +12,23 @@ a quirk, the preset named after it has the quirk too, and its docstring says so.
 A pair with a blank side (no token but white space) scores 0 and counts. A pair with a missing side (None) is left out
 and counted under "missing". Pairs of one dialogue hang together: pass `clusters` for intervals and tests.
 
-Shapes: N = pairs, K = columns of the table, S = sums, M = metrics, C = clusters, B = resamples or trials.
+Shapes: N = pairs, K = columns of the table, S = sums, M = metrics, C = clusters, B = resamples or trials,
+D = sums that differ.
 """
 
 import hashlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from metrics import segmentation
 from metrics.intervals import (
@@ -31,7 +36,7 @@ from metrics.intervals import (
     NO_INTERVAL,
     Interval,
     Resamples,
-    bootstrap_interval,
+    bootstrap_intervals,
     cluster_sums,
 )
 from metrics.ngrams import FOR_ROUGE, ORDERS, Block, CountTable, Cut, Text, columns
@@ -43,6 +48,8 @@ VERSION = 1
 BLOCK = 1024  # pairs that are counted together: large enough for numpy, small enough for the processor's cache
 N_PERMUTATIONS = 10_000
 DRAWS_AT_ONCE = 200_000  # clusters drawn before they are summed: what the processor's cache holds
+FOLD = 2.0**26  # half of a double's digits
+COINS_AT_ONCE = 80_000  # of them multiplied at once: half of a core's second cache
 TOLERANCE = 1e-9  # in percent: a difference this close to the observed one equals it
 
 Smoothing = Literal[
@@ -170,6 +177,8 @@ class TextStatistics:
 
     def rows(self, chosen: BoolArray | IntArray) -> "TextStatistics":
         """Some of the pairs, for instance those of one topic."""
+        if chosen.dtype == np.bool_ and chosen.all():
+            return self
         return TextStatistics(self.values[chosen], self.columns, self.source)
 
     @property
@@ -191,6 +200,26 @@ class TextStatistics:
 
 
 # References, and the one pass over a system's responses.
+
+
+def cutting(tokens: Iterable[Tokens], normalisation: Normalisation = AS_IT_IS) -> tuple[tuple[str, str], ...]:
+    """How texts are cut, as parts of a signature: while these are the same, so are the counts of the same texts."""
+    return (
+        *((kind, segmentation.describe(kind)) for kind in tokens),
+        ("nfkc", "yes" if normalisation.nfkc else "no"),
+        ("punctuation", normalisation.punctuation),
+    )
+
+
+def source_of(
+    references: Iterable[Text], tokens: Iterable[Tokens], normalisation: Normalisation = AS_IT_IS
+) -> tuple[tuple[str, str], ...]:
+    """How texts are cut, and a hash of these references in their order: the `source` of TextStatistics."""
+    digest = hashlib.sha256()
+    for text in references:
+        raw = b"" if text is None else text.encode("utf-8", "surrogatepass")
+        digest.update(f"{-1 if text is None else len(raw)}:".encode() + raw)
+    return (*cutting(tokens, normalisation), ("references", digest.hexdigest()[:12]))
 
 
 class References:
@@ -225,16 +254,7 @@ class References:
     @property
     def source(self) -> tuple[tuple[str, str], ...]:
         """How texts are cut, and a hash of these references, as parts of a signature."""
-        digest = hashlib.sha256()
-        for text in self.texts:
-            raw = b"" if text is None else text.encode("utf-8", "surrogatepass")
-            digest.update(f"{-1 if text is None else len(raw)}:".encode() + raw)
-        return (
-            *((tokens, segmentation.describe(tokens)) for tokens in self.tokens),
-            ("nfkc", "yes" if self.normalisation.nfkc else "no"),
-            ("punctuation", self.normalisation.punctuation),
-            ("references", digest.hexdigest()[:12]),
-        )
+        return source_of(self.texts, self.tokens, self.normalisation)
 
     def starts(self) -> range:
         """Where the blocks begin."""
@@ -265,11 +285,13 @@ def system_statistics(
     references: References,
     *,
     processes: int = 1,
+    pool: Executor | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, TextStatistics]:
     """The table of each system, with the work on the references shared and, if asked, several processes.
 
     hypotheses: system ► its texts in the references' order. The numbers do not depend on `processes`.
+    pool: counting_pool(processes), for many calls in a row: each of its processes reads the dictionary but once.
     on_progress: called after every part with the references done, for all systems, and the number of references.
     """
     for system, texts in hypotheses.items():
@@ -277,7 +299,7 @@ def system_statistics(
             raise ValueError(f"system {system!r} has {len(texts)} hypotheses for {len(references)} references")
     systems = list(hypotheses)
     parts: list[list[CountTable]] = []
-    for done, tables in _parts([hypotheses[system] for system in systems], references, processes):
+    for done, tables in _parts([hypotheses[system] for system in systems], references, processes, pool):
         parts.append(tables)
         if on_progress is not None:
             on_progress(done, len(references))
@@ -289,8 +311,26 @@ def system_statistics(
     }
 
 
+def counting_pool(processes: int) -> ProcessPoolExecutor:
+    """Processes for system_statistics; they end with the one that made them, however it ends."""
+    # spawn, since a copy of a process that runs threads, as web and Celery workers do, may hang
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _parts(
-    hypotheses: Sequence[Sequence[Text]], references: References, processes: int
+    hypotheses: Sequence[Sequence[Text]], references: References, processes: int, pool: Executor | None
 ) -> Iterable[tuple[int, list[CountTable]]]:
     """Per part of the references, in order: how many are done, and the rows of each system."""
     n = len(references)
@@ -302,9 +342,8 @@ def _parts(
     starts = range(0, n, size)
     slices = [(references.texts[s : s + size], [list(texts[s : s + size]) for texts in hypotheses]) for s in starts]
     work = partial(_count_part, references.tokens, references.normalisation, references.block)
-    # spawn, since a copy of a process that runs threads, as web and Celery workers do, may hang
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for start, tables in zip(starts, pool.map(work, slices), strict=True):
+    with nullcontext(pool) if pool else counting_pool(processes) as workers:
+        for start, tables in zip(starts, workers.map(work, slices), strict=True):
             yield min(start + size, n), tables
 
 
@@ -459,23 +498,18 @@ def text_scores(
         n |= {"clusters": len(totals_CS), "resamples": n_bootstrap}
         interval_part = _interval_settings(seed, n_bootstrap, confidence)
     values = sums.value(sums.per_pair.sum(axis=0))
+    intervals = [Interval(None, None, NO_INTERVAL, 0, ())] * len(METRICS)
+    if resamples is not None:
+        intervals = bootstrap_intervals(resamples, sums.value, confidence=confidence)
     estimates = {}
-    for i, metric in enumerate(METRICS):
+    for metric, value, interval in zip(METRICS, values.tolist(), intervals, strict=True):
         signature = str(_signature(metric, table, protocol, n["pairs"], interval_part))
         reason: Reason | None = None if n["pairs"] else "no_pairs"
-        interval = Interval(None, None, NO_INTERVAL, 0, ())
-        if resamples is not None:
-            interval = bootstrap_interval(resamples, partial(_one, sums.value, i), confidence=confidence)
         estimates[metric] = Estimate(
-            None if reason else float(values[i]),
+            None if reason else value,
             interval.low, interval.high, n, interval.method, signature, reason, interval.notes,
         )  # fmt: skip
     return estimates
-
-
-def _one(value: Callable[[FloatArray], FloatArray], metric: int, sums: FloatArray) -> FloatArray:
-    one: FloatArray = value(sums)[..., metric]
-    return one
 
 
 def _clusters(table: TextStatistics, clusters: IntArray | None) -> IntArray:
@@ -572,8 +606,8 @@ def compare_systems(
     if first.source != second.source or first.columns != second.columns or len(first) != len(second):
         different = set(first.source) ^ set(second.source)
         raise MixedSignatures(f"these tables were made in different ways: {sorted(different) or 'other columns'}")
-    complete = np.flatnonzero(first.is_complete & second.is_complete)
-    if not len(complete):
+    complete = first.is_complete & second.is_complete
+    if not complete.any():
         raise ValueError("no pair has a response of both systems and a reference")
     first, second = first.rows(complete), second.rows(complete)
     clusters_N = _clusters(first, None if clusters is None else clusters[complete])
@@ -591,12 +625,14 @@ def compare_systems(
     def difference(totals: FloatArray) -> FloatArray:
         return value(totals[..., :n_sums]) - value(totals[..., n_sums:])
 
-    p_bootstrap = _p_values(difference(resamples.totals_BS) - observed, observed)
+    differences = difference(resamples.totals)
+    p_bootstrap = _p_values(differences[1:] - observed, observed)
+    intervals = bootstrap_intervals(resamples, lambda _totals: differences, confidence=confidence)
     n = first.n() | {"clusters": len(first_CS), "permutations": n_permutations, "resamples": n_bootstrap}
     settings = _interval_settings(seed, n_bootstrap, confidence) | {"n_permutations": n_permutations}
     results = {}
     for i, metric in enumerate(METRICS):
-        interval = bootstrap_interval(resamples, partial(_one, difference, i), confidence=confidence)
+        interval = intervals[i]
         signature = _signature(metric, first, protocol, n["pairs"], {"compare": "first-minus-second", **settings})
         estimate = Estimate(
             float(observed[i]), interval.low, interval.high, n, interval.method, str(signature), None, interval.notes
@@ -622,21 +658,65 @@ def _exchanged(
     n_permutations: int,
 ) -> FloatArray:
     """The difference in each trial, shape (B, M), when a coin per cluster decides whether the systems change places."""
-    gain_CS = second_CS - first_CS
-    n_clusters, n_at_once = len(gain_CS), max(1, DRAWS_AT_ONCE // len(gain_CS))
-    moved_BS = np.empty((n_permutations, gain_CS.shape[1]))
+    gain_CD, of_sum_S = _different_columns(second_CS - first_CS)
+    high, low = _whole_pairs(gain_CD)
+    folded_CD = gain_CD.copy()
+    folded_CD[:, low] += FOLD * gain_CD[:, high]
+    kept = np.setdiff1d(np.arange(gain_CD.shape[1]), high)
+    folded_CK = np.ascontiguousarray(folded_CD[:, kept])
+    n_clusters, n_at_once = len(gain_CD), max(1, DRAWS_AT_ONCE // len(gain_CD))
+    moved_BD = np.zeros((n_permutations, gain_CD.shape[1] + 1))  # the last one for the sums that gain nothing
     for begin in range(0, n_permutations, n_at_once):
         n = min(n_at_once, n_permutations - begin)
-        coins = np.unpackbits(rng.integers(0, 256, (n, -(-n_clusters // 8)), dtype=np.uint8), axis=1)
-        moved_BS[begin : begin + n] = coins[:, :n_clusters].astype(np.float64) @ gain_CS
+        flips = np.frombuffer(rng.bytes(n * -(-n_clusters // 8)), dtype=np.uint8).reshape(n, -1)
+        moved_BD[begin : begin + n, kept] = _where_heads(flips, folded_CK)
+    moved_BD[:, high] = np.rint(moved_BD[:, low] / FOLD)
+    moved_BD[:, low] -= FOLD * moved_BD[:, high]
+    moved_BS = moved_BD[:, of_sum_S]
     return value(first_CS.sum(axis=0) + moved_BS) - value(second_CS.sum(axis=0) - moved_BS)
+
+
+def _whole_pairs(gain_CD: FloatArray) -> tuple[IntArray, IntArray]:
+    """Columns of whole numbers, two and two, whose sums have room side by side in one: high * FOLD + low."""
+    is_whole_D = (gain_CD == np.rint(gain_CD)).all(axis=0) & (np.abs(gain_CD).sum(axis=0) < FOLD / 2)
+    whole = np.flatnonzero(is_whole_D)
+    half = len(whole) // 2
+    return whole[:half], whole[half : 2 * half]
+
+
+def _where_heads(flips: npt.NDArray[np.uint8], gain_CD: FloatArray) -> FloatArray:
+    """Sums over the clusters whose coin shows heads, shape (B, D). flips: a bit per cluster, shape (B, C / 8)."""
+    width = 8 * max(1, COINS_AT_ONCE // (8 * len(flips)))
+    coins = np.empty((len(flips), width))
+    moved_BD = np.zeros((len(flips), gain_CD.shape[1]))
+    for begin in range(0, len(gain_CD), width):
+        part = gain_CD[begin : begin + width]
+        bits = flips[:, begin // 8 : (begin + width) // 8]
+        coins[:, : len(part)] = np.unpackbits(bits, axis=1, count=len(part))
+        moved_BD += coins[:, : len(part)] @ part
+    return moved_BD
+
+
+def _different_columns(gain_CS: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The columns that neither repeat nor are all 0, shape (C, D), and which of them each of the S is, -1 if all 0.
+
+    Many repeat: length and the numbers of n-grams gain the same, and what belongs to the references gains nothing.
+    """
+    places: dict[bytes, int] = {np.zeros(len(gain_CS)).tobytes(): -1}
+    columns_D: list[FloatArray] = []
+    of_sum_S = np.empty(gain_CS.shape[1], dtype=np.int64)
+    for s, column in enumerate(gain_CS.T):
+        of_sum_S[s] = place = places.setdefault(column.tobytes(), len(columns_D))
+        if place == len(columns_D):
+            columns_D.append(column)
+    return np.column_stack([np.zeros((len(gain_CS), 0)), *columns_D]), of_sum_S
 
 
 def _resamples(sums_CS: FloatArray, rng: np.random.Generator, n_bootstrap: int) -> Resamples:
     """All clusters drawn with replacement. intervals.resample without its matrix of counts, which grows with pairs."""
     n_clusters = len(sums_CS)
     n_at_once = max(1, DRAWS_AT_ONCE // n_clusters)
-    totals = []
+    totals = [sums_CS.sum(axis=0, keepdims=True)]
     for begin in range(0, n_bootstrap, n_at_once):
         n = min(n_at_once, n_bootstrap - begin)
         drawn = rng.integers(0, n_clusters, (n, n_clusters)) + n_clusters * np.arange(n)[:, None]

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from metrics.intervals import bootstrap_interval, cluster_sums, event_upper_bound, mean_score, resample
+from metrics.intervals import (
+    bootstrap_interval,
+    bootstrap_intervals,
+    cluster_sums,
+    event_upper_bound,
+    mean_score,
+    resample,
+)
 from metrics.table import RatingTable
 from tests.metrics.cast import EMPATHY, SAFETY, make_frame, make_table
 
@@ -66,6 +73,26 @@ def test_bca_says_so_where_it_has_to_fall_back():
     assert interval.method.startswith("percentile")
     assert interval.n_undefined > 0
     assert "undefined_resamples" in interval.notes
+
+
+@pytest.mark.parametrize("kind", ["percentile", "bca"])
+def test_statistics_together_have_the_intervals_they_have_alone(kind):
+    """One that is always defined, one not without the last cluster, one never, and one without width."""
+    statistics = [
+        mean_of,
+        lambda totals: np.where(totals[..., 0] > 0, mean_of(totals), np.nan),
+        lambda totals: np.full(totals.shape[:-1], np.nan),
+        lambda totals: np.ones(totals.shape[:-1]),
+    ]
+    resamples = resampled_mean(np.eye(30)[0])
+    together = bootstrap_intervals(
+        resamples, lambda totals: np.stack([one(totals) for one in statistics], axis=-1), kind=kind
+    )
+    for interval, statistic in zip(together, statistics, strict=True):
+        alone = bootstrap_interval(resamples, statistic, kind=kind)
+        assert str(interval) == str(alone)
+        assert str(interval.value) == str(float(statistic(resamples.observed_S)))
+    assert [interval.method.split()[0] for interval in together] == [kind, "percentile", "no", "no"]
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,19 @@ def test_a_signature_reads_like_those_of_sacrebleu():
 
 def test_a_setting_cannot_forge_another_part_of_the_signature():
     assert str(Signature.of("x", 1, system="B|seed:8")) == "name:x|version:1|system:B%7Cseed%3A8"
+
+
+def test_an_estimate_survives_json():
+    estimate = Estimate(0.5, 0.25, None, {"items": 3}, "exact", "name:x", None, ("few_clusters",))
+    row = ResultRow("x", "empathy", estimate, {"system": "B"}, {"point": "0"})
+    assert ResultRow.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    undefined = Estimate(None, None, None, {}, "", "", "no_variation")
+    assert Estimate.from_dict(json.loads(json.dumps(undefined.to_dict()))) == undefined
+
+
+def test_rounding_hides_the_last_bits_of_a_float():
+    low, high = Estimate(0.1 + 0.2, -1e-9, 1 / 3, N, "", ""), Estimate(0.3, -1e-9, 0.33333333333333337, N, "", "")
+    assert low != high
+    assert low.rounded(8) == high.rounded(8)
+    assert low.rounded(8).high == 0.33333333
+    assert str(Estimate(-1e-17, None, None, N, "", "").rounded(8).value) == "0.0"

@@ -55,6 +55,21 @@ def test_strata_are_the_combinations_that_occur():
     assert set(table.where(system="B").frame["system"]) == {"B"}
 
 
+def test_a_part_is_the_table_of_its_rows_alone():
+    table = make_table(n_items=4, n_repeats=2)
+    smile = table.where(dataset="smile").where(system="B").of_dimension("empathy")
+    alone = RatingTable.from_frame(smile.frame, [EMPATHY])
+    assert len(smile) == len(alone) == len(table.frame.query("dataset=='smile' & system=='B' & dimension=='empathy'"))
+    assert smile.content_hash() == alone.content_hash()
+    assert smile.levels("item") == alone.levels("item")
+    for part, whole in ((smile.matrix, alone.matrix), (smile.repeat_pairs, alone.repeat_pairs)):
+        ours, theirs = part("empathy"), whole("empathy")
+        assert np.array_equal(ours.ratings, theirs.ratings)
+        assert np.array_equal(ours.clusters, theirs.clusters)
+        assert list(ours.responses) == list(theirs.responses)
+        assert (ours.raters, ours.n_items, ours.n_responses) == (theirs.raters, theirs.n_items, theirs.n_responses)
+
+
 @pytest.mark.parametrize(
     "ask", [lambda t: t.where(topic="x"), lambda t: t.levels("topic"), lambda t: list(t.strata(["topic"]))]
 )

@@ -1,9 +1,13 @@
 import itertools
 import math
+import subprocess
+import sys
+import time
 import warnings
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import jieba
 import numpy as np
@@ -27,6 +31,9 @@ from metrics.text import (
     MixedSignatures,
     Protocol,
     References,
+    _different_columns,
+    _exchanged,
+    _whole_pairs,
     compare_systems,
     corpus_distinct,
     pair_scores,
@@ -528,3 +535,52 @@ def test_the_table_serves_breakdowns(sample):
     part = count([HYPOTHESES[i] for i in np.flatnonzero(topic)], [REFERENCES[i] for i in np.flatnonzero(topic)])
     assert np.array_equal(sample.rows(topic).values, part.values)
     assert isinstance(CHATGLM, Protocol) and len(sample.rows(topic)) == topic.sum()
+
+
+PARENT = """
+import os
+from metrics.text import counting_pool
+pool = counting_pool(1)
+print(pool.submit(os.getpid).result(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_counting_processes_end_with_the_one_that_made_them():
+    parent = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, timeout=60)
+    assert parent.returncode == -9, parent.stderr
+    child = Path(f"/proc/{parent.stdout.strip()}")
+    deadline = time.monotonic() + 10
+    while child.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child.exists()
+
+
+def test_repeated_sums_are_exchanged_once_and_nothing_is_lost():
+    rng = np.random.default_rng(2)
+    gain = rng.normal(size=(30, 4))
+    gain = np.column_stack([gain, gain[:, 1], np.zeros(30), gain[:, 0], np.zeros(30)])
+    different, of_sum = _different_columns(gain)
+    assert different.shape == (30, 4)
+    assert of_sum.tolist() == [0, 1, 2, 3, 1, -1, 0, -1]
+    first = rng.normal(size=(30, 8))
+    trials = _exchanged(first, first + gain, lambda sums: sums, np.random.default_rng(5), 50)
+    # The same coins by hand: an exchange turns the sign of a cluster's difference.
+    coins = np.unpackbits(np.random.default_rng(5).integers(0, 256, (50, 4), dtype=np.uint8), axis=1)[:, :30]
+    np.testing.assert_allclose(trials, np.where(coins == 1, 1.0, -1.0) @ gain, rtol=0, atol=1e-12)
+    assert not trials[:, [5, 7]].any()
+
+
+@pytest.mark.parametrize("coins_at_once", [80_000, 400])  # 400: two bytes of coins of 25 trials, in a block of its own
+def test_whole_numbers_share_a_column_and_stay_exact(monkeypatch, coins_at_once):
+    monkeypatch.setattr(text_metrics, "COINS_AT_ONCE", coins_at_once)
+    rng = np.random.default_rng(3)
+    largest = int(text_metrics.FOLD / 2) // 30 - 1
+    gain = rng.integers(-9, 10, (30, 6)).astype(float)
+    gain[:, 1], gain[:, 4] = rng.choice([-largest, largest], (2, 30))
+    gain[:, 3] = text_metrics.FOLD  # too large to share
+    gain[:, 5] += 0.5
+    assert [pair.tolist() for pair in _whole_pairs(gain)] == [[0, 1], [2, 4]]
+    trials = _exchanged(np.zeros((30, 6)), gain, lambda sums: sums, np.random.default_rng(5), 25)
+    coins = np.unpackbits(np.random.default_rng(5).integers(0, 256, (25, 4), dtype=np.uint8), axis=1)[:, :30]
+    assert (trials == np.where(coins == 1, 1.0, -1.0) @ gain).all()
