@@ -1,8 +1,11 @@
-"""enqueue, claim, heartbeat, finish, fail, cancel, sweep: each change of state is one conditional UPDATE.
+"""enqueue, claim, heartbeat, finish, fail, give_back, postpone, wake, cancel, sweep: each one conditional UPDATE.
 
     queued ──claim──► running ──finish──► done
       ▲  ▲              │ │ └──fail, attempts used up──► failed ──retry──► queued
       │  └──fail, sweep─┘ └──cancel──► cancelled ◄──request_cancel── queued
+
+A worker that is told to stop puts its job back too (give_back), and so does one whose job must wait for another
+(postpone). What failed waits a while before it can be claimed again (not_before), longer each time.
 
 A claim raises the job's token. Every later write of that claim names the token, so a worker that was thought dead and
 wakes up again writes nothing: its UPDATE finds no row, and it gets LostLease.
@@ -17,7 +20,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from jobs.errors import CancelRequested, LostLease
@@ -65,7 +69,12 @@ def claim(job_id: int, *, worker: str, lease_seconds: float | None = None) -> Cl
         return None
     now = timezone.now()
     n_taken = Job.objects.filter(
-        pk=job_id, state=State.QUEUED, token=token, cancel_requested_at=None, attempt__lt=F("max_attempts")
+        _is_due(now),
+        pk=job_id,
+        state=State.QUEUED,
+        token=token,
+        cancel_requested_at=None,
+        attempt__lt=F("max_attempts"),
     ).update(
         state=State.RUNNING,
         token=token + 1,
@@ -73,8 +82,12 @@ def claim(job_id: int, *, worker: str, lease_seconds: float | None = None) -> Cl
         worker=worker[:120],
         lease_until=_lease_end(now, lease_seconds),
         started_at=now,
+        not_before=None,
+        waits_for="",
         n_done=0,
         n_total=None,
+        counted_from=None,
+        counted_since=None,
         message="",
         error_class="",
         error="",
@@ -88,15 +101,28 @@ def heartbeat(
     n_done: int | None = None,
     n_total: int | None = None,
     message: str | None = None,
+    counts_anew: bool = False,
     lease_seconds: float | None = None,
 ) -> None:
-    """Renew the lease and note how far the work is. Raises LostLease, or CancelRequested where a person asked."""
+    """Renew the lease and note how far the work is. Raises LostLease, or CancelRequested where a person asked.
+
+    counts_anew: speed is measured from this n_done on.
+    """
+    now = timezone.now()
     told = {"n_done": n_done, "n_total": n_total, "message": message and message[:500]}
-    changes = {name: value for name, value in told.items() if value is not None}
-    if not _held(claim).update(lease_until=_lease_end(timezone.now(), lease_seconds), **changes):
+    changes: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    if counts_anew:
+        changes |= {"counted_from": n_done, "counted_since": now}
+    if not _held(claim).update(lease_until=_lease_end(now, lease_seconds), **changes):
         raise LostLease
     if _held(claim).filter(cancel_requested_at__isnull=False).exists():
         raise CancelRequested
+
+
+def hold(claim: Claim) -> None:
+    """Renew the lease, and in a transaction make sure that nobody who lost the job commits. Raises LostLease."""
+    if not _held(claim).update(lease_until=_lease_end(timezone.now(), None)):
+        raise LostLease
 
 
 def finish(claim: Claim, *, result: Mapping[str, Any]) -> None:
@@ -107,15 +133,43 @@ def finish(claim: Claim, *, result: Mapping[str, Any]) -> None:
 def fail(claim: Claim, *, error: BaseException, result: Mapping[str, Any] | None = None, is_final: bool = False) -> str:
     """The work went wrong: back to the queue while attempts are left, unless `is_final`; the new state.
 
-    Raises LostLease.
+    The next attempt waits JOB_RETRY_SECONDS, and twice as long each time. Raises LostLease.
     """
-    told = {"error_class": type(error).__name__[:100], "error": str(error)[:4000]}
+    name = getattr(error, "error_class", "") or type(error).__name__
+    told = {"error_class": name[:100], "error": str(error)[:4000]}
     if not is_final:
         held = _held(claim).filter(attempt__lt=F("max_attempts"), cancel_requested_at=None)
-        if held.update(state=State.QUEUED, lease_until=None, **told):
+        attempt = held.values_list("attempt", flat=True).first() or 1
+        later = timezone.now() + timedelta(seconds=settings.JOB_RETRY_SECONDS * 2 ** (attempt - 1))
+        if held.update(state=State.QUEUED, lease_until=None, not_before=later, **told):
             return State.QUEUED
     _end(_held(claim), State.FAILED, result=dict(result or {}), **told)
     return State.FAILED
+
+
+def give_back(claim: Claim) -> None:
+    """The worker has to stop, for no fault of the job's: back to the queue, and the attempt does not count.
+
+    Raises LostLease.
+    """
+    _put_back(claim)
+
+
+def postpone(claim: Claim, *, waits_for: str, seconds: float, message: str) -> None:
+    """The job has to wait for something: as give_back, and it begins again after `seconds`, or when woken.
+
+    waits_for: a name; see wake.  message: the same in words, for a page. Raises LostLease.
+    """
+    later = timezone.now() + timedelta(seconds=seconds)
+    _put_back(claim, not_before=later, waits_for=waits_for[:300], message=message[:500])
+
+
+def wake(waits_for: str) -> Job | None:
+    """The oldest job that was postponed for this, which may begin now. The caller sends the hint."""
+    waiting = Job.objects.filter(state=State.QUEUED, waits_for=waits_for[:300])
+    job = waiting.order_by("created_at").first()
+    is_woken = job is not None and waiting.filter(pk=job.pk).update(not_before=None, waits_for="")
+    return job if is_woken else None
 
 
 def cancel(claim: Claim) -> None:
@@ -148,6 +202,8 @@ def retry(job_id: int) -> bool:
         over.update(
             state=State.QUEUED,
             attempt=0,
+            not_before=None,
+            waits_for="",
             cancel_requested_at=None,
             lease_until=None,
             started_at=None,
@@ -187,14 +243,25 @@ def sweep(*, now: datetime | None = None) -> Swept:
 
 
 def waiting(*, older_than: timedelta, at_most: int, now: datetime | None = None) -> list[tuple[int, str]]:
-    """(id, queue) of the jobs that have waited longest; `older_than` counts from when they were made."""
-    made_before = (now or timezone.now()) - older_than
-    queued = Job.objects.filter(state=State.QUEUED, created_at__lt=made_before).order_by("created_at")
+    """(id, queue) of the jobs that could have begun longest ago; `older_than` counts from when they were made."""
+    now = now or timezone.now()
+    queued = Job.objects.filter(_is_due(now), state=State.QUEUED, created_at__lt=now - older_than)
+    queued = queued.order_by(Coalesce("not_before", "created_at"))  # so what is postponed lets the others pass
     return list(queued.values_list("pk", "queue")[:at_most])
+
+
+def _is_due(now: datetime) -> Q:
+    return Q(not_before=None) | Q(not_before__lte=now)
 
 
 def _held(claim: Claim) -> QuerySet[Job]:
     return Job.objects.filter(pk=claim.job_id, token=claim.token, state=State.RUNNING)
+
+
+def _put_back(claim: Claim, **changes: Any) -> None:
+    wanted = _held(claim).filter(cancel_requested_at=None)
+    if not wanted.update(state=State.QUEUED, lease_until=None, attempt=F("attempt") - 1, **changes):
+        _end(_held(claim), State.CANCELLED)
 
 
 def _end(held: QuerySet[Job], state: str, **changes: Any) -> None:

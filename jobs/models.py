@@ -30,9 +30,13 @@ class Job(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     max_attempts = models.PositiveSmallIntegerField(default=3)
+    not_before = models.DateTimeField(null=True, blank=True)  # while it waits: nobody takes it earlier
+    waits_for = models.CharField(max_length=300, blank=True)  # what a postponed job waits for
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     n_done = models.PositiveBigIntegerField(default=0)
     n_total = models.PositiveBigIntegerField(null=True, blank=True)
+    counted_from = models.PositiveBigIntegerField(null=True, blank=True)  # n_done when this attempt, or stage, began
+    counted_since = models.DateTimeField(null=True, blank=True)
     message = models.CharField(max_length=500, blank=True)  # what it is at, in words
     result = models.JSONField(default=dict)
     error_class = models.CharField(max_length=100, blank=True)

@@ -6,7 +6,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from jobs import ledger
@@ -66,6 +66,8 @@ def test_of_many_claimers_at_once_one_wins():
             try:
                 if found := ledger.claim(job.pk, worker=name):
                     won.append(found)
+            except OperationalError:  # a SQLite database in memory lets nobody wait for its table
+                assert connection.vendor == "sqlite"
             finally:
                 connection.close()
 
@@ -109,6 +111,20 @@ def test_a_lost_lease_rolls_back_what_was_written_beside_it():
     assert not Job.objects.filter(queue="beside").exists()
 
 
+def test_a_write_with_a_hold_is_not_committed_by_who_lost_the_job():
+    claim = claimed()
+    ledger.request_cancel(claim.job_id)
+    with transaction.atomic():
+        kept = queued()
+        ledger.hold(claim)  # a person asked for an end: what is done is kept all the same
+    Job.objects.filter(pk=claim.job_id).update(token=99)
+    with pytest.raises(LostLease), transaction.atomic():
+        queued(queue="beside")
+        ledger.hold(claim)
+    assert Job.objects.filter(pk=kept.pk).exists()
+    assert not Job.objects.filter(queue="beside").exists()
+
+
 def test_a_heartbeat_keeps_the_lease():
     claim = claimed()
     let_lease_end(claim)
@@ -124,7 +140,8 @@ def test_a_heartbeat_without_news_leaves_the_news_alone():
     assert (job_of(claim).n_done, job_of(claim).message) == (5, "Reading")
 
 
-def test_a_failure_is_tried_again_until_attempts_are_used_up():
+def test_a_failure_is_tried_again_until_attempts_are_used_up(settings):
+    settings.JOB_RETRY_SECONDS = 0
     job = queued(max_attempts=2)
     for attempt, state in ((1, "queued"), (2, "failed")):
         claim = ledger.claim(job.pk, worker="w")
@@ -133,6 +150,89 @@ def test_a_failure_is_tried_again_until_attempts_are_used_up():
         job.refresh_from_db()
         assert (job.state, job.attempt, job.error_class, job.error) == (state, attempt, "ValueError", "no luck")
     assert ledger.claim(job.pk, worker="w") is None
+
+
+def test_after_a_failure_a_job_waits_longer_each_time(settings):
+    settings.JOB_RETRY_SECONDS = 10
+    job = queued()
+    for seconds in (10, 20):
+        claim = ledger.claim(job.pk, worker="w")
+        assert claim
+        before = timezone.now()
+        ledger.fail(claim, error=ValueError("x"))
+        job.refresh_from_db()
+        assert timedelta(seconds=seconds) <= job.not_before - before < timedelta(seconds=seconds + 5)
+        assert ledger.claim(job.pk, worker="w") is None
+        assert ledger.waiting(older_than=timedelta(0), at_most=5) == []
+        assert ledger.waiting(older_than=timedelta(0), at_most=5, now=job.not_before) == [(job.pk, "default")]
+        Job.objects.filter(pk=job.pk).update(not_before=timezone.now())
+    assert ledger.claim(job.pk, worker="w")
+    job.refresh_from_db()
+    assert job.not_before is None
+
+
+def test_a_retry_by_hand_does_not_wait():
+    claim = claimed()
+    ledger.fail(claim, error=ValueError("x"))
+    assert ledger.request_cancel(claim.job_id)
+    assert ledger.retry(claim.job_id)
+    assert ledger.claim(claim.job_id, worker="w")
+
+
+def test_what_a_stopping_worker_gives_back_costs_no_attempt():
+    claim = claimed(max_attempts=1)
+    ledger.give_back(claim)
+    assert (job_of(claim).state, job_of(claim).attempt) == ("queued", 0)
+    again = ledger.claim(claim.job_id, worker="w2")
+    assert again and again.token == claim.token + 1
+    with pytest.raises(LostLease):
+        ledger.give_back(claim)
+    ledger.request_cancel(claim.job_id)
+    ledger.give_back(again)
+    assert job_of(claim).state == "cancelled"
+
+
+def test_a_postponed_job_begins_later_or_when_woken_and_spends_no_attempt():
+    claim = claimed(max_attempts=1)
+    ledger.postpone(claim, waits_for="lane", seconds=60, message="Waiting")
+    row = job_of(claim)
+    assert (row.state, row.attempt, row.message) == ("queued", 0, "Waiting")
+    assert ledger.claim(claim.job_id, worker="w2") is None
+    with pytest.raises(LostLease):
+        ledger.postpone(claim, waits_for="lane", seconds=60, message="")
+    assert ledger.wake("other lane") is None
+    assert ledger.wake("lane") == row and ledger.wake("lane") is None
+    again = ledger.claim(claim.job_id, worker="w2")
+    assert again
+    ledger.postpone(again, waits_for="lane", seconds=0, message="")
+    assert ledger.claim(claim.job_id, worker="w3") and ledger.wake("lane") is None
+
+
+def test_who_has_waited_longest_is_woken_first():
+    claims = [claimed() for _ in range(3)]
+    for claim in reversed(claims):
+        ledger.postpone(claim, waits_for="lane", seconds=60, message="")
+    ledger.request_cancel(claims[0].job_id)
+    assert [job and job.pk for job in (ledger.wake("lane") for _ in claims)] == [
+        claims[1].job_id,
+        claims[2].job_id,
+        None,
+    ]
+
+
+def test_a_job_that_was_to_stop_is_not_postponed():
+    claim = claimed()
+    ledger.request_cancel(claim.job_id)
+    ledger.postpone(claim, waits_for="lane", seconds=0, message="")
+    assert job_of(claim).state == "cancelled"
+
+
+def test_what_was_postponed_lets_the_others_pass():
+    claim, other = claimed(), queued()
+    ledger.postpone(claim, waits_for="lane", seconds=1, message="")
+    later = timezone.now() + timedelta(seconds=2)
+    waiting = ledger.waiting(older_than=timedelta(0), at_most=1, now=later)
+    assert waiting == [(other.pk, "default")]
 
 
 def test_a_final_failure_is_not_tried_again():

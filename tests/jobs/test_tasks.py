@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError as DatabaseDown
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from jobs import ledger, registry, tasks
-from jobs.errors import JobRefused, UnknownKind
+from jobs.errors import Crashed, JobRefused, Postponed, UnknownKind
 from jobs.models import Job
 from jobs.tasks import run_job, send_hint, sweep
 
@@ -66,7 +67,9 @@ def test_a_second_hint_for_the_same_job_does_nothing(kinds):
     assert runs == [1]
 
 
-def test_an_accident_is_written_down_and_tried_again(kinds):
+def test_an_accident_is_written_down_and_tried_again(kinds, settings):
+    settings.JOB_RETRY_SECONDS = 0
+
     def fall(running):
         raise ZeroDivisionError("by zero")
 
@@ -98,6 +101,65 @@ def test_a_kind_that_nobody_knows_fails_without_retries(kinds):
     with pytest.raises(UnknownKind):
         registry.kind_of("test.kind")
     assert registry.label_of("test.kind") == "test.kind"
+
+
+@pytest.mark.parametrize(("is_final", "state"), [(False, "queued"), (True, "failed")])
+def test_a_child_that_failed_gives_the_job_its_own_word_for_it(kinds, is_final, state):
+    def crash(running):
+        raise Crashed("no shard 3", error_class="WrongWeights", is_final=is_final)
+
+    register(crash)
+    job = enqueue()
+    run_job(job.pk)
+    row = after(job)
+    assert (row.state, row.error_class, row.error) == (state, "WrongWeights", "no shard 3")
+
+
+def test_a_worker_that_is_told_to_stop_gives_the_job_back(kinds):
+    def leave(running):
+        raise SystemExit
+
+    register(leave)
+    job = enqueue()
+    with pytest.raises(SystemExit):
+        run_job(job.pk)
+    assert (after(job).state, after(job).attempt) == ("queued", 0)
+
+
+def test_a_job_that_put_itself_back_is_left_alone(kinds):
+    def wait(running):
+        ledger.postpone(running.claim, waits_for="lane", seconds=60, message="Waiting")
+        raise Postponed
+
+    register(wait)
+    job = enqueue(max_attempts=1)
+    run_job(job.pk)
+    run_job(job.pk)  # too early: nobody takes it
+    row = after(job)
+    assert (row.state, row.attempt, row.token, row.message, row.error_class) == ("queued", 0, 1, "Waiting", "")
+
+
+def test_the_end_is_written_once_the_database_answers_again(kinds, monkeypatch):
+    runs, answers, finish = [], iter([DatabaseDown("locked")] * 3), ledger.finish
+
+    def locked_at_first(claim, *, result):
+        for error in answers:
+            raise error
+        finish(claim, result=result)
+
+    class Unanswering:
+        in_atomic_block = False
+
+        def close_if_unusable_or_obsolete(self):
+            pass
+
+    monkeypatch.setattr(ledger, "finish", locked_at_first)
+    monkeypatch.setattr(tasks, "connection", Unanswering())
+    monkeypatch.setattr(tasks, "PAUSE_SECONDS", 0)
+    register(lambda running: runs.append(1) or {})
+    job = enqueue()
+    run_job(job.pk)
+    assert (after(job).state, runs) == ("done", [1])
 
 
 def test_a_person_can_stop_it_at_a_heartbeat(kinds):
@@ -144,6 +206,20 @@ def test_heartbeats_are_written_once_in_a_while(kinds, django_assert_num_queries
     assert seen == [1]
 
 
+def test_what_a_heartbeat_did_not_write_the_next_one_does(kinds):
+    def run(running):
+        running.heartbeat(n_done=1, n_total=9, message="Reading")
+        assert not running.heartbeat(n_done=2)
+        running.seconds_between_beats = 0
+        running.heartbeat(message="Writing")
+        return {}
+
+    register(run)
+    job = enqueue()
+    run_job(job.pk)
+    assert (after(job).n_done, after(job).n_total) == (2, 9)
+
+
 def test_a_sweep_hints_again_at_what_waits(kinds, hints):
     old, new = enqueue(queue="gpu"), enqueue()
     Job.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(minutes=1))
@@ -186,3 +262,15 @@ def test_one_kind_has_one_handler(kinds):
     register(one)
     with pytest.raises(ValueError):
         register(two)
+
+
+def test_a_kind_explains_its_own_errors_and_the_ledger_those_of_any_job(kinds):
+    register(lambda running: {}, explanations={"WrongWeights": "Other weights.", "DiskFull": "Of another disk."})
+
+    def sentence(error_class: str, kind: str = "test.kind") -> str:
+        return registry.sentence_of(Job(kind=kind, error_class=error_class))
+
+    assert (sentence("WrongWeights"), sentence("DiskFull")) == ("Other weights.", "Of another disk.")
+    assert sentence("DiskFull", "nobody.knows") == "The disk is full. Make room, then go on."
+    assert "without a word" in sentence("WorkerLost") and sentence("") == ""
+    assert sentence("WrongWeights", "nobody.knows") == sentence("Nonsense") == "It did not work."
