@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemWriter
+
+from training.finetune import checkpoints
+from training.finetune.errors import BadCheckpoint, DiskTooFull
+from training.finetune.sharding import process_group
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with process_group(torch.device("cpu")):
+        yield
+
+
+def tensors(value=0.0):
+    return {"a": torch.full((3, 4), value), "b": torch.full((5,), value + 1)}
+
+
+def test_it_gives_back_tensors_and_state(tmp_path):
+    checkpoints.save(tmp_path, 7, tensors(2.0), {"seen": 3}, keep=1)
+    found, notes = checkpoints.newest(tmp_path)
+    held = tensors()
+    checkpoints.load(found, held)
+    assert (found.step, found.state, notes) == (7, {"seen": 3}, ())
+    assert torch.equal(held["a"], torch.full((3, 4), 2.0)) and torch.equal(held["b"], torch.full((5,), 3.0))
+
+
+def test_what_a_kill_left_behind_is_no_checkpoint(tmp_path, monkeypatch):
+    """At each of the moments of a save: before the tensors, between them and the marker, within the marker."""
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=3)
+    for step, (module, name) in enumerate(
+        [(checkpoints.state_dict_saver, "save"), (checkpoints, "_complete"), (checkpoints.os, "fsync")], start=2
+    ):
+        with monkeypatch.context() as patched:
+            original = getattr(module, name)
+            calls = []
+
+            def dies(*args, original=original, name=name, calls=calls, **kwargs):
+                calls.append(args)
+                if name != "fsync" or "complete" in str(checkpoints.Path(f"/proc/self/fd/{args[0]}").readlink()):
+                    raise KeyboardInterrupt
+                return original(*args, **kwargs)
+
+            patched.setattr(module, name, dies)
+            with pytest.raises(BaseException):  # noqa: B017 - as abrupt as a test can be
+                checkpoints.save(tmp_path, step, tensors(1.0), {}, keep=3)
+        assert checkpoints.newest(tmp_path)[0].step == 1
+    checkpoints.save(tmp_path, 9, tensors(), {}, keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000009"]
+
+
+@pytest.mark.parametrize("harm", ["missing", "shorter", "other"])
+def test_damage_is_noticed_and_the_one_before_is_taken(tmp_path, harm):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, tensors(step), {}, keep=5)
+    part = next((tmp_path / "step-00000002").glob("__0_*"))
+    content = part.read_bytes()
+    if harm == "missing":
+        part.unlink()
+    else:
+        part.write_bytes(content[:-1] if harm == "shorter" else content[:-1] + bytes([content[-1] ^ 1]))
+    found, notes = checkpoints.newest(tmp_path)
+    assert found.step == 1 and "step-00000002" in notes[0]
+
+
+def test_nothing_is_made_up_if_all_are_damaged(tmp_path):
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=5)
+    next((tmp_path / "step-00000001").glob("__0_*")).unlink()
+    with pytest.raises(BadCheckpoint, match="no checkpoint can be used"):
+        checkpoints.newest(tmp_path)
+
+
+def test_a_marker_that_is_cut_short_counts_for_none(tmp_path):
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=5)
+    marker = tmp_path / "step-00000001" / checkpoints.MARKER
+    marker.write_text(marker.read_text()[:-20])
+    assert checkpoints.newest(tmp_path) == (None, ())
+
+
+def test_another_model_is_refused(tmp_path):
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=5)
+    found, _ = checkpoints.newest(tmp_path)
+    for other in ({**tensors(), "c": torch.zeros(2)}, {**tensors(), "a": torch.zeros(4, 4)}):
+        with pytest.raises(BadCheckpoint, match="does not fit this model"):
+            checkpoints.load(found, other)
+
+
+def test_the_newest_are_kept_and_the_same_step_can_be_saved_again(tmp_path):
+    for step in (1, 2, 3, 3):
+        checkpoints.save(tmp_path, step, tensors(step), {"n": step}, keep=2)
+    assert [one.step for one in checkpoints.found(tmp_path)] == [3, 2]
+
+
+def test_a_full_disk_leaves_what_is_there(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=1)
+    usage = checkpoints.shutil.disk_usage
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage(path)._replace(free=10))
+    with pytest.raises(DiskTooFull, match=r"a checkpoint would take .* make room and continue"):
+        checkpoints.save(tmp_path, 2, tensors(), {}, keep=1)
+    assert checkpoints.newest(tmp_path)[0].step == 1
+
+
+def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch):
+    """For all that will be kept and one more, less what is there already."""
+    usage = checkpoints.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=250))
+    checkpoints.check_room(tmp_path, 100, keep=1)
+    with pytest.raises(DiskTooFull, match="set keep_checkpoints lower"):
+        checkpoints.check_room(tmp_path, 100, keep=2)
+    (tmp_path / "step-00000001").mkdir()
+    (tmp_path / "step-00000001" / checkpoints.MARKER).write_text('{"step": 1, "state": {}, "files": {}}')
+    checkpoints.check_room(tmp_path, 100, keep=2)
+
+
+def test_a_disk_that_fills_up_on_the_way_is_said(tmp_path, monkeypatch):
+    """As torch's writer says it: wrapped in an error of its own."""
+
+    class Full(FileSystemWriter):
+        def write_data(self, *_):
+            raise OSError(28, "No space left on device")
+
+    checkpoints.save(tmp_path, 1, tensors(), {}, keep=1)
+    original = checkpoints.state_dict_saver.save
+    monkeypatch.setattr(
+        checkpoints.state_dict_saver,
+        "save",
+        lambda held, *, checkpoint_id: original(held, storage_writer=Full(checkpoint_id)),
+    )
+    with pytest.raises(DiskTooFull, match="filled up during a checkpoint"):
+        checkpoints.save(tmp_path, 2, tensors(), {}, keep=1)
+    assert checkpoints.newest(tmp_path)[0].step == 1
+
+
+def test_the_marker_names_every_file(tmp_path):
+    target = checkpoints.save(tmp_path, 1, tensors(), {}, keep=1)
+    held = json.loads((target / checkpoints.MARKER).read_text())
+    assert set(held["files"]) == {path.name for path in target.iterdir()} - {checkpoints.MARKER}

@@ -1,0 +1,1 @@
+"""One form per question to an admin: about runs, and about corpora and rewritings."""
