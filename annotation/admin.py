@@ -26,11 +26,14 @@ from annotation.models import (
     Arm,
     Assignment,
     AuditEvent,
+    AuthorGuess,
     Dataset,
     Dimension,
     ImportRecord,
     Invitation,
     Item,
+    Judge,
+    JudgeRating,
     Member,
     Placement,
     PracticeAnswer,
@@ -270,6 +273,24 @@ class RatingAdmin(ReadOnly):
 class RatingEventAdmin(ReadOnly):
     list_display = ("op_id", "placement", "rev", "state", "created_at")
     list_select_related = ("placement",)
+
+
+@admin.register(AuthorGuess, site=site)
+class AuthorGuessAdmin(ReadOnly):
+    list_display = ("id", "placement", "arm", "created_at")
+    list_select_related = ("placement", "arm")
+
+
+@admin.register(Judge, site=site)
+class JudgeAdmin(ReadOnly):
+    list_display = ("name", "study", "model", "n_ratings", "created_by", "created_at")
+    list_select_related = ("study", "created_by")
+
+
+@admin.register(JudgeRating, site=site)
+class JudgeRatingAdmin(ReadOnly):
+    list_display = ("id", "judge", "study_response", "dimension", "value")
+    list_select_related = ("judge", "study_response", "dimension")
 
 
 @admin.register(Job, site=site)

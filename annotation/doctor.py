@@ -19,15 +19,14 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 from kombu.exceptions import OperationalError
-from matplotlib import font_manager
 
+from annotation.figures.pdf import FOLDER, FONTS
 from annotation.models import AuditEvent
 
 State = Literal["ok", "note", "problem"]
 
 _LEAST_FREE_BYTES = 2 * 1024**3
 _LARGEST_SKEW_SECONDS = 5.0
-_CJK_FAMILIES = ("Noto Sans CJK", "Noto Serif CJK", "Source Han", "WenQuanYi", "PingFang", "Microsoft YaHei", "SimHei")
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,11 @@ def _clock() -> Finding:
 
 
 def _fonts() -> Finding:
-    """Figures with Chinese labels need one of these; without it they show empty boxes."""
-    found = sorted({font.name for font in font_manager.fontManager.ttflist if font.name.startswith(_CJK_FAMILIES)})
-    if not found:
-        return Finding("fonts", "problem", "none for Chinese: install fonts-noto-cjk")
-    return Finding("fonts", "ok", found[0])
+    """PDF figures bring their own fonts; a copy of the code that left them out cannot print any."""
+    missing = sorted(file for file in FONTS.values() if not (FOLDER / file).is_file())
+    if missing:
+        return Finding("fonts", "problem", f"not in {FOLDER}: {', '.join(missing)}")
+    return Finding("fonts", "ok", f"{len(FONTS)} files for figures")
 
 
 def _deployment() -> Finding:

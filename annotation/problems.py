@@ -62,6 +62,13 @@ _SENTENCES: dict[str, Promise] = {
     "no_turns": gettext_lazy("There are no turns."),
     "last_turn": gettext_lazy("The last turn must be the client’s: the response comes after it."),
     "duplicate_key": gettext_lazy("“%(key)s” is there already: %(first)s."),
+    "conflicting_field": gettext_lazy("“%(key)s” has another value here than in %(first)s."),
+    "not_a_number": gettext_lazy("“%(found)s” is no number. Leave the cell empty where nothing was rated."),
+    "off_scale": gettext_lazy("%(found)s is not on the scale %(expected)s."),
+    "no_scale": gettext_lazy("No scale was given for “%(found)s”. Scales were given for: %(expected)s."),
+    "unknown_number": gettext_lazy("The study has no item number “%(found)s”."),
+    "unknown_arm": gettext_lazy("The study has no arm “%(found)s”. Its arms are: %(expected)s."),
+    "unknown_dimension": gettext_lazy("The rubric has no dimension “%(found)s”. It has: %(expected)s."),
     "conflicting_item": gettext_lazy(
         "“%(key)s” is in the dataset already, with other content. Give the item another key, or use a new dataset."
     ),

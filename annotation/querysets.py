@@ -38,6 +38,10 @@ class MemberQuerySet(QuerySet[Any]):
     def active(self) -> Self:
         return self.filter(withdrawn_at__isnull=True)
 
+    def rating(self) -> Self:
+        """Those who may still rate: neither gone nor done."""
+        return self.active().filter(finished_at__isnull=True)
+
 
 class InvitationQuerySet(QuerySet[Any]):
     def usable(self) -> Self:
@@ -62,6 +66,16 @@ class ResponseQuerySet(QuerySet[Any]):
 
     def with_disclosures(self) -> Self:
         return self.exclude(disclosures=[])
+
+    def not_counted(self, cutting: str) -> Self:
+        """Responses without counts, or with counts made in another way than this one."""
+        return self.exclude(text_counts__cutting=cutting)
+
+
+class TextCountsQuerySet(QuerySet[Any]):
+    def made_by(self, cutting: str) -> Self:
+        """Counts that were made in this way; see annotation/counting.py."""
+        return self.filter(cutting=cutting)
 
 
 class AssignmentQuerySet(QuerySet[Any]):

@@ -14,11 +14,14 @@ import pandas as pd
 from django.db.models import Count, Max, Q, Sum
 
 from annotation.design.blinding import slot_letter
-from annotation.models import Dimension, Placement, Rating, RatingEvent, Study
+from annotation.models import AuthorGuess, JudgeRating, Placement, Rating, RatingEvent, Recognised, Study
+from annotation.reporting.facts import ArmLabel
+from metrics.report import ExitAnswers, Guess
 from metrics.table import RatingTable, Scale
 
 Cell = str | int | float | None
 ROWS_PER_QUERY = 4000
+UNKNOWN_TOPIC = "unknown"
 
 
 @dataclass(frozen=True)
@@ -170,42 +173,97 @@ def _item_parts(study: Study, *, n_dimensions: int, n_arms: int) -> Iterator[dic
         }
 
 
-def ratings_table(study: Study, dimension: Dimension) -> RatingTable:
-    """One dimension's ratings, checked and ready for every metric; systems are arm codes, clusters are dialogues."""
+def ratings_table(study: Study) -> RatingTable:
+    """All submitted ratings, checked and ready for every metric; systems are arm codes, clusters are dialogues.
+
+    seconds is the rater's active time for the whole response, so it is the same for all its dimensions.
+    """
     ratings = (
         Rating.objects.final()
-        .filter(dimension=dimension, placement__rater__study=study)
+        .filter(placement__rater__study=study)
         .values_list(
-            "placement__assignment__study_item__number",
+            "placement__assignment__study_item",
             "placement__rater__number",
             "placement__study_response__arm__code",
-            "placement__assignment__study_item__item__dataset__slug",
-            "placement__assignment__study_item__item__dialogue_key",
-            "placement__assignment__is_repeat",
+            "dimension__key",
             "value",
+            "placement__assignment__is_repeat",
+            "placement__position",
+            "placement__active_ms",
         )
     )
-    columns = ["item", "number", "system", "dataset", "dialogue", "is_repeat", "value"]
+    columns = ["study_item", "rater", "system", "dimension", "value", "is_repeat", "position", "seconds"]
     frame = pd.DataFrame.from_records(list(ratings), columns=columns)
-    frame["rater"] = "R" + frame["number"].astype(str)
-    frame["cluster"] = frame["dataset"].astype(str) + "/" + frame["dialogue"].astype(str)
-    frame["dimension"] = dimension.key
-    return RatingTable.from_frame(frame, [Scale(dimension.key, tuple(float(point) for point in dimension.scale))])
+    frame["rater"] = "R" + frame["rater"].astype(str)
+    frame["seconds"] = frame["seconds"] / 1000
+    frame = frame.merge(_items_frame(study), on="study_item", validate="many_to_one").drop(columns="study_item")
+    return RatingTable.from_frame(frame, _scales(study))
 
 
-@dataclass(frozen=True)
-class ArmLabel:
-    """What an arm is called: its code, and the system's name and slug once the study is unblinded."""
+def judges_table(study: Study) -> RatingTable | None:
+    """The ratings of all judges in a table of their own, each judge a rater by its name; None if there is no judge."""
+    ratings = JudgeRating.objects.filter(judge__study=study).values_list(
+        "study_response__study_item", "judge__name", "study_response__arm__code", "dimension__key", "value"
+    )
+    frame = pd.DataFrame.from_records(list(ratings), columns=["study_item", "rater", "system", "dimension", "value"])
+    if frame.empty:
+        return None
+    frame = frame.merge(_items_frame(study), on="study_item", validate="many_to_one").drop(columns="study_item")
+    return RatingTable.from_frame(frame, _scales(study))
 
-    code: str
-    system_name: str = ""
-    system_slug: str = ""
+
+def _scales(study: Study) -> list[Scale]:
+    return [
+        Scale(dimension.key, tuple(float(point) for point in dimension.scale))
+        for dimension in study.rubric.dimensions.order_by("order")
+    ]
+
+
+def _items_frame(study: Study) -> pd.DataFrame:
+    """study_item, item, dataset, cluster, topic: a row per item of the study."""
+    items = study.study_items.values_list(
+        "pk", "number", "item__dataset__slug", "item__dialogue_key", "item__topic", "item__topic_label"
+    )
+    rows = [
+        (pk, str(number), dataset, f"{dataset}/{dialogue}", topic or label or UNKNOWN_TOPIC)
+        for pk, number, dataset, dialogue, topic, label in items
+    ]
+    return pd.DataFrame.from_records(rows, columns=["study_item", "item", "dataset", "cluster", "topic"])
 
 
 def arm_labels(study: Study) -> tuple[ArmLabel, ...]:
     """The arms by code; systems are named after unblinding only, whoever asks."""
     arms = study.arms.exclude(code=None).order_by("code").values_list("code", "system__name", "system__slug")
     return tuple(ArmLabel(code or "", *(names if study.is_unblinded else ())) for code, *names in arms)
+
+
+def exit_answers(study: Study) -> ExitAnswers:
+    """What raters said once they were done: whom they took for the writers, and whether they believed they knew."""
+    guesses = AuthorGuess.objects.filter(placement__rater__study=study).values_list(
+        "placement__rater__number", "placement__study_response__arm__code", "arm__code"
+    )
+    said = study.members.raters().filter(guess__isnull=False).values_list("number", "guess__recognised")
+    return ExitAnswers(
+        systems=tuple(sorted(arm.code for arm in study.arms.all() if arm.code)),
+        guesses=tuple(
+            Guess(f"R{rater}", str(system), guess)
+            for rater, system, guess in sorted(guesses, key=lambda row: (*row[:2], row[2] or ""))
+        ),
+        recognised={f"R{rater}": answer for rater, answer in said},
+        choices=tuple(Recognised.values),
+    )
+
+
+def exit_state(study: Study) -> str:
+    """Answers are only ever added, so counting them tells whether there are new ones."""
+    n_guesses = AuthorGuess.objects.filter(placement__rater__study=study).count()
+    return f"{n_guesses}.{study.members.raters().filter(guess__isnull=False).count()}"
+
+
+def judges_state(study: Study) -> str:
+    """Judges come and go whole, and a new one gets a new id."""
+    found = study.judges.aggregate(n=Count("id"), last=Max("id"))
+    return f"{found['n']}.{found['last'] or 0}"
 
 
 @dataclass(frozen=True)

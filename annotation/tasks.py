@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from annotation.errors import DomainError
 from annotation.formats.source import Source
-from annotation.models import Dataset, User
+from annotation.models import Dataset, Study, User
+from annotation.reports import study_report
 from annotation.services.importing import (
     ImportResult,
     ItemOptions,
@@ -20,12 +23,16 @@ from annotation.services.importing import (
     import_items,
     import_responses,
 )
+from annotation.services.text_counts import count_texts
 from annotation.services.uploads import delete_upload, has_upload, upload_path, uploads_before
+from jobs import ledger
 from jobs.errors import JobRefused
 from jobs.models import Job
 from jobs.registry import Result, RunningJob, chore, job
+from jobs.tasks import send_hint
 
 IMPORT_ITEMS, IMPORT_RESPONSES = "annotation.import_items", "annotation.import_responses"
+COUNT_TEXTS, REPORT = "annotation.count_texts", "annotation.report"
 KEEP_UPLOADS = timedelta(hours=24)  # of a job that failed for reasons of ours, so that it can be tried again
 
 
@@ -66,17 +73,59 @@ def run_import_items(running: RunningJob) -> Result:
 def run_import_responses(running: RunningJob) -> Result:
     """params: upload, file_name, options, dataset_id."""
     params = running.params
+    dataset = Dataset.objects.get(pk=params["dataset_id"])
     try:
         result = import_responses(
             source=_source(params),
-            dataset=Dataset.objects.get(pk=params["dataset_id"]),
+            dataset=dataset,
             options=ResponseOptions(**params["options"]),
             by=_creator(running),
             on_progress=_beats(running),
         )
     except DomainError as error:
         raise _refused(error) from error
+    count_texts_soon(dataset, by_id=running.created_by_id)
     return _told(result)
+
+
+@job(COUNT_TEXTS, label=_("Counting of texts"))
+def run_count_texts(running: RunningJob) -> Result:
+    """params: dataset_id."""
+    done = count_texts(dataset=Dataset.objects.get(pk=running.params["dataset_id"]), on_progress=_beats(running))
+    return {"counts": {"n_counted": done.n_counted, "n_unchanged": done.n_unchanged}}
+
+
+def count_texts_soon(dataset: Dataset, *, by_id: int | None = None) -> None:
+    """Have new responses counted in the background. For doors, when the responses are committed.
+
+    A job that is still in the queue will find them too, so there is never more than one waiting for a dataset.
+    """
+    queued = Job.objects.filter(kind=COUNT_TEXTS, state=Job.State.QUEUED, params__dataset_id=dataset.pk)
+    waiting = queued.first() or ledger.enqueue(kind=COUNT_TEXTS, params={"dataset_id": dataset.pk}, by_id=by_id)
+    transaction.on_commit(partial(send_hint, waiting.pk, waiting.queue))
+
+
+@job(REPORT, label=_("Numbers of a report"))
+def run_report(running: RunningJob) -> Result:
+    """params: study_id, and state: what the study was like when the numbers were asked for."""
+    study = Study.objects.select_related("rubric").get(pk=running.params["study_id"])
+
+    def beat(done: int, total: int) -> None:
+        running.heartbeat(n_done=done, n_total=total)
+
+    study_report(study, on_progress=beat)
+    return {}
+
+
+def report_soon(study: Study, *, state: str, by_id: int | None) -> Job:
+    """The job that computes the study's numbers of this state; a new one unless it was asked for already."""
+    asked = Job.objects.filter(kind=REPORT, params__study_id=study.pk, params__state=state)
+    found = asked.exclude(state__in=[Job.State.DONE, Job.State.CANCELLED]).order_by("-pk").first()
+    if found is None:
+        found = ledger.enqueue(kind=REPORT, params={"study_id": study.pk, "state": state}, by_id=by_id)
+    if found.state == Job.State.QUEUED:
+        transaction.on_commit(partial(send_hint, found.pk, found.queue))
+    return found
 
 
 @chore

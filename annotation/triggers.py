@@ -1,7 +1,8 @@
 """Rules that a CHECK cannot say, as triggers on both engines: append-only logs, frozen studies, values on scale.
 
 `install(schema_editor)` runs after every migrate (annotation/apps.py). A refused statement raises
-IntegrityError whose message is the rule's name. Conditions are written in the SQL that SQLite and PostgreSQL share.
+IntegrityError whose message is the rule's name. Some rules refuse nothing and put something right instead.
+Conditions are written in the SQL that SQLite and PostgreSQL share.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """Refuse `event` on `table` where `when` holds; OLD and NEW are the row before and after."""
+    """Refuse `event` on `table` where `when` holds; OLD and NEW are the row before and after.
+
+    then: a statement that is run after the event in place of refusing it.
+    """
 
     name: str
     table: str
     event: str  # INSERT, UPDATE or DELETE
     when: str = "TRUE"
+    then: str = ""
 
 
 def _changed(*columns: str) -> str:
@@ -30,6 +35,10 @@ _STUDY_SETTINGS = (
 )  # fmt: skip
 _STUDY_OPENED = "EXISTS (SELECT 1 FROM annotation_study s WHERE s.id = {row}.study_id AND s.opened_at IS NOT NULL)"
 _RUBRIC_USED = "EXISTS (SELECT 1 FROM annotation_study s WHERE s.rubric_id = OLD.{key} AND s.opened_at IS NOT NULL)"
+_RATER_IS_DONE = (
+    "EXISTS (SELECT 1 FROM annotation_placement p JOIN annotation_member m ON m.id = p.rater_id"
+    " WHERE p.id = {row}.placement_id AND m.finished_at IS NOT NULL)"
+)
 _OFF_SCALE = "NEW.value > (SELECT d.highest FROM annotation_dimension d WHERE d.id = NEW.dimension_id)"
 
 RULES = [
@@ -39,6 +48,23 @@ RULES = [
     Rule("audit_events_are_append_only", "annotation_auditevent", "DELETE"),
     Rule("rating_is_on_its_scale", "annotation_rating", "INSERT", _OFF_SCALE),
     Rule("rating_is_on_its_scale", "annotation_rating", "UPDATE", _OFF_SCALE),
+    Rule("rating_is_on_its_scale", "annotation_judgerating", "INSERT", _OFF_SCALE),
+    Rule("rating_is_on_its_scale", "annotation_judgerating", "UPDATE", _OFF_SCALE),
+    Rule("ratings_of_those_who_are_done_stay", "annotation_rating", "INSERT", _RATER_IS_DONE.format(row="NEW")),
+    Rule("ratings_of_those_who_are_done_stay", "annotation_rating", "UPDATE", _RATER_IS_DONE.format(row="NEW")),
+    Rule("ratings_of_those_who_are_done_stay", "annotation_rating", "DELETE", _RATER_IS_DONE.format(row="OLD")),
+    Rule(
+        "done_is_done",
+        "annotation_member",
+        "UPDATE",
+        "(OLD.finished_at IS NOT NULL AND "
+        + _changed("finished_at")
+        + ") OR (OLD.authors_asked_at IS NOT NULL AND "
+        + _changed("authors_asked_at")
+        + ")",
+    ),
+    Rule("author_guesses_are_append_only", "annotation_authorguess", "UPDATE"),
+    Rule("author_guesses_are_append_only", "annotation_authorguess", "DELETE"),
     Rule("shown_responses_are_frozen", "annotation_studyresponse", "UPDATE"),
     Rule(
         "placed_responses_are_frozen",
@@ -87,6 +113,21 @@ RULES = [
         "UPDATE",
         _changed("public_id", "assignment_id", "rater_id", "study_response_id", "slot", "position"),
     ),
+    Rule(
+        "counts_go_with_the_text",
+        "annotation_response",
+        "UPDATE",
+        _changed("item_id", "text"),
+        "DELETE FROM annotation_textcounts WHERE response_id = OLD.id",
+    ),
+    Rule(
+        "counts_go_with_the_text",
+        "annotation_item",
+        "UPDATE",
+        _changed("reference"),
+        "DELETE FROM annotation_textcounts WHERE response_id IN"
+        " (SELECT r.id FROM annotation_response r WHERE r.item_id = OLD.id)",
+    ),
 ]
 
 
@@ -101,24 +142,19 @@ def install(schema_editor: Any) -> None:
     is_sqlite = schema_editor.connection.vendor == "sqlite"
     for rule in RULES:
         name = trigger_name(rule)
+        event = f"{'AFTER' if rule.then else 'BEFORE'} {rule.event} ON {rule.table} FOR EACH ROW"
         if is_sqlite:
-            schema_editor.execute(
-                f"CREATE TRIGGER {name} BEFORE {rule.event} ON {rule.table} FOR EACH ROW WHEN {rule.when} "
-                f"BEGIN SELECT RAISE(ABORT, '{rule.name}'); END",
-                params=None,
-            )
+            then = rule.then or f"SELECT RAISE(ABORT, '{rule.name}')"
+            schema_editor.execute(f"CREATE TRIGGER {name} {event} WHEN {rule.when} BEGIN {then}; END", params=None)
         else:
+            then = rule.then or f"RAISE EXCEPTION '{rule.name}' USING ERRCODE = 'check_violation'"
             row = "OLD" if rule.event == "DELETE" else "NEW"
             schema_editor.execute(
                 f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                f"IF {rule.when} THEN RAISE EXCEPTION '{rule.name}' USING ERRCODE = 'check_violation'; END IF; "
-                f"RETURN {row}; END $$",
+                f"IF {rule.when} THEN {then}; END IF; RETURN {row}; END $$",
                 params=None,
             )
-            schema_editor.execute(
-                f"CREATE TRIGGER {name} BEFORE {rule.event} ON {rule.table} FOR EACH ROW EXECUTE FUNCTION {name}()",
-                params=None,
-            )
+            schema_editor.execute(f"CREATE TRIGGER {name} {event} EXECUTE FUNCTION {name}()", params=None)
 
 
 def remove(schema_editor: Any) -> None:

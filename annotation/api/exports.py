@@ -80,6 +80,7 @@ class ResultOutput(serializers.Serializer[Any]):
     arm = serializers.CharField(allow_blank=True, help_text="Empty: all together.")
     system = serializers.CharField(required=False, help_text="After unblinding only.")
     system_name = serializers.CharField(required=False, help_text="After unblinding only.")
+    topic = serializers.CharField(allow_blank=True, help_text="Empty: all together.")
     rater = serializers.CharField(allow_blank=True, help_text="Empty: all together.")
     part = serializers.CharField(allow_blank=True, help_text="Which point or which pair of raters.")
     value = serializers.FloatField(allow_null=True, help_text="Null: undefined, see reason.")
@@ -93,6 +94,7 @@ class ResultOutput(serializers.Serializer[Any]):
     n_ratings = serializers.IntegerField(allow_null=True)
     n_raters = serializers.IntegerField(allow_null=True)
     n_clusters = serializers.IntegerField(allow_null=True, help_text="Dialogues.")
+    n_pairs = serializers.IntegerField(allow_null=True, help_text="Of response and reference.")
     n_resamples = serializers.IntegerField(allow_null=True)
     n_undefined_resamples = serializers.IntegerField(allow_null=True)
     method = serializers.CharField()
@@ -106,7 +108,7 @@ class ScoresOutput(serializers.Serializer[Any]):
     is_unblinded = serializers.BooleanField()
     n_responses = serializers.IntegerField()
     n_responses_complete = serializers.IntegerField(help_text="Rated by everyone who was to rate them.")
-    computed_at = serializers.DateTimeField()
+    computed_at = serializers.CharField(help_text="ISO 8601, UTC.")
     scores = ResultOutput(many=True)
     agreement = ResultOutput(many=True)
 
@@ -205,17 +207,16 @@ class StudyScoresView(StaffView):
             return self.file(study, "scores", file_format)
         report = study_report(study)
         names = [column.name for column in result_columns(see_systems=study.is_unblinded)]
-        results = report.numbers
         found = {
-            name: [dict(zip(names, row, strict=True)) for row in result_rows(report, rows)]
-            for name, rows in (("scores", results.scores), ("agreement", (*results.agreement, *results.repeats)))
+            name: [dict(zip(names, row, strict=True)) for row in result_rows(report, report.rows(*sections))]
+            for name, sections in (("scores", ("scores",)), ("agreement", ("agreement", "repeats")))
         }
         output = {
             "study": study.public_id,
             "is_unblinded": study.is_unblinded,
-            "n_responses": report.totals.n_responses,
-            "n_responses_complete": report.totals.n_complete,
-            "computed_at": results.computed_at,
+            "n_responses": report.facts.totals.n_responses,
+            "n_responses_complete": report.facts.totals.n_complete,
+            "computed_at": report.computed_at,
             **found,
         }
         return Response(ScoresOutput(output).data, headers={"Cache-Control": "no-store"})

@@ -11,7 +11,6 @@ import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,7 +22,7 @@ from annotation.formats.limits import (
     MAX_SKIPPED_BYTES,
 )
 from annotation.formats.problems import Findings, Place
-from annotation.formats.source import ZIP_MAGIC, Source, folder_files
+from annotation.formats.source import BROKEN_ZIP, ZIP_MAGIC, Source, folder_files
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,8 @@ def json_members(source: Source, findings: Findings) -> Iterator[Member]:
         yield from (_from_zip if is_zip else _from_tar_xz)(source, findings)
     except _TooMuch as error:
         findings.add(source.place, str(error), limit=MAX_ARCHIVE_BYTES // 1024**2)
-    except (zipfile.BadZipFile, zlib.error, tarfile.TarError, lzma.LZMAError, EOFError) as error:
+    except (*BROKEN_ZIP, tarfile.TarError, lzma.LZMAError) as error:
         findings.add(source.place, "broken_archive", reason=str(error) or type(error).__name__)
-    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for a password, a rare compression
-        findings.add(source.place, "broken_archive", reason=str(error))
 
 
 def _is_wanted(name: str) -> bool:

@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ TEXT_FORMATS: tuple[Format, ...] = ("soulchat", "jsonl", "csv")
 
 CHUNK_BYTES = 1024 * 1024
 ZIP_MAGIC = b"PK\x03\x04"
+# What reading a damaged zip raises; RuntimeError is zipfile's word for a password, and for a compression it lacks.
+BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError)
 XZ_MAGIC = b"\xfd7zXZ\x00"
 _UTF8_BOM = codecs.BOM_UTF8
 

@@ -23,7 +23,7 @@ from annotation.formats.limits import (
     MAX_XLSX_UNPACKED_BYTES,
 )
 from annotation.formats.problems import Findings, Place
-from annotation.formats.source import CHUNK_BYTES, ZIP_MAGIC, Format, Source, encoding_of, open_text
+from annotation.formats.source import BROKEN_ZIP, CHUNK_BYTES, ZIP_MAGIC, Format, Source, encoding_of, open_text
 from annotation.formats.strict import BadJSON, decode
 
 Row = dict[str, Any]
@@ -193,7 +193,7 @@ def _is_modest_xlsx(source: Source, findings: Findings) -> bool:
                         if n_bytes > MAX_XLSX_UNPACKED_BYTES:
                             findings.add(source.place, "xlsx_bomb", limit=MAX_XLSX_UNPACKED_BYTES // 1024**2)
                             return False
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except BROKEN_ZIP as error:
         findings.add(source.place, "broken_xlsx", reason=str(error) or type(error).__name__)
         return False
     return True

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
 from django import forms
 from django.utils.translation import gettext_lazy as _
+
+from annotation.models import Recognised
 
 
 class ConsentForm(forms.Form):
@@ -18,7 +24,7 @@ class GuessForm(forms.Form):
 
     is_recognised = forms.ChoiceField(
         label=_("Did you at any time believe you knew which system or person had written a response?"),
-        choices=[("no", _("No")), ("sometimes", _("Sometimes")), ("often", _("Often")), ("unsure", _("Don't know"))],
+        choices=Recognised.choices,
         widget=forms.RadioSelect,
     )
     words = forms.CharField(
@@ -27,6 +33,34 @@ class GuessForm(forms.Form):
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 4}),
     )
+
+
+CANNOT_TELL = "none"
+
+
+class AuthorsForm(forms.Form):
+    """Who wrote this? One question for each response, under its random id."""
+
+    def __init__(self, *args: Any, responses: Sequence[str], n_writers: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        writers = [(str(n), _("Writer %(n)s") % {"n": n}) for n in range(1, n_writers + 1)]
+        for number, public_id in enumerate(responses, start=1):
+            self.fields[public_id] = forms.ChoiceField(
+                label=_("Who wrote response %(n)s?") % {"n": number},
+                choices=[*writers, (CANNOT_TELL, _("I cannot tell"))],
+                widget=forms.RadioSelect,
+                error_messages={
+                    "required": _("Choose a writer, or “I cannot tell”."),
+                    "invalid_choice": _("Choose a writer, or “I cannot tell”."),
+                },
+            )
+
+    def guesses(self) -> dict[UUID, int | None]:
+        """Response ► number of the writer, None = cannot tell. Call it on a valid form."""
+        return {
+            UUID(public_id): None if answer == CANNOT_TELL else int(answer)
+            for public_id, answer in self.cleaned_data.items()
+        }
 
 
 class WithdrawForm(forms.Form):

@@ -61,6 +61,15 @@ class User(AbstractUser):
         return self.role in (Role.RESEARCHER, Role.ADMIN)
 
 
+class Recognised(models.TextChoices):
+    """Answers to "did you at any time believe you knew who had written a response?"."""
+
+    NO = "no", _("No")
+    SOMETIMES = "sometimes", _("Sometimes")
+    OFTEN = "often", _("Often")
+    UNSURE = "unsure", _("Don't know")
+
+
 class Member(models.Model):
     """One seat in a study. A rater's seat exists before a person takes it, so the design can be drawn first.
 
@@ -81,6 +90,8 @@ class Member(models.Model):
     practice_set = models.PositiveSmallIntegerField(default=1)  # which of the practice sets comes next
     practice_passed_at = models.DateTimeField(null=True, blank=True)
     withdrawn_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)  # "I am done": no rating changes from here on
+    authors_asked_at = models.DateTimeField(null=True, blank=True)  # "Who wrote this?" was answered or skipped
     guess = models.JSONField(null=True, blank=True)  # the exit question about blinding
 
     n_placements = models.PositiveIntegerField(default=0)
@@ -102,6 +113,10 @@ class Member(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(n_final__lte=models.F("n_placements")), name="no_more_final_than_placed"
+            ),
+            models.CheckConstraint(
+                condition=Q(finished_at__isnull=True) | Q(n_final=models.F("n_placements")),
+                name="finished_raters_have_rated_all",
             ),
         ]
 

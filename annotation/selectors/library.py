@@ -1,27 +1,20 @@
-"""What an admin's pages on datasets, systems, imports and jobs read."""
+"""What an admin's pages on datasets, systems and imports read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import Count, QuerySet
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
-from annotation import problems, topics
-from annotation.formats.problems import Problem
-from annotation.models import Dataset, ImportRecord, Item, Response, System
-from jobs import registry
-from jobs.models import Job
+from annotation import topics
+from annotation.models import Dataset, Item, Response, System
 
 N_SAMPLE_ITEMS = 5
-N_JOBS_SHOWN = 200
-LONG_WAIT = timedelta(minutes=1)  # two sweeps: a worker that runs and is idle has taken the job by then
 
 
 # --- Datasets -------------------------------------------------------------------------------------------
@@ -118,69 +111,3 @@ def facts_of(counts: Mapping[str, Any]) -> list[Fact]:
 
 def systems() -> QuerySet[System]:
     return System.objects.annotate(n_responses=Count("responses"))
-
-
-# --- Jobs -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ProblemRow:
-    file: str
-    position: str
-    field: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class JobPage:
-    """One job as its page shows it."""
-
-    job: Job
-    label: str
-    file_name: str
-    stage: str
-    percent: int | None  # None: nobody can know
-    can_cancel: bool
-    can_retry: bool
-    is_left_waiting: bool
-    is_repeat: bool
-    is_file_gone: bool
-    imported: ImportRecord | None
-    facts: list[Fact]
-    problems: list[ProblemRow]
-
-
-def jobs() -> list[tuple[Job, str]]:
-    """The newest jobs, each with its kind in words."""
-    rows = Job.objects.select_related("created_by").order_by("-created_at")[:N_JOBS_SHOWN]
-    return [(job, registry.label_of(job.kind)) for job in rows]
-
-
-def job_page(job: Job) -> JobPage:
-    told = job.result
-    imported = ImportRecord.objects.select_related("dataset").filter(public_id=told.get("import")).first()
-    is_ended = job.state in (Job.State.FAILED, Job.State.CANCELLED)
-    return JobPage(
-        job=job,
-        label=registry.label_of(job.kind),
-        file_name=job.params.get("file_name", ""),
-        stage=_(job.message) if job.message else "",
-        percent=min(100, 100 * job.n_done // job.n_total) if job.n_total else None,
-        can_cancel=not job.is_over and job.cancel_requested_at is None,
-        can_retry=is_ended and registry.can_retry(job),
-        is_left_waiting=job.state == Job.State.QUEUED and timezone.now() - job.created_at > LONG_WAIT,
-        is_repeat=bool(told.get("is_repeat")),
-        is_file_gone=bool(told.get("is_file_gone")),
-        imported=imported,
-        facts=facts_of(told.get("counts", {})),
-        problems=[_row(Problem.from_json(problem)) for problem in told.get("problems", [])],
-    )
-
-
-def _row(problem: Problem) -> ProblemRow:
-    return ProblemRow(
-        file=problems.plain(problem.place.file, limit=200),
-        position=problems.position(problem.place),
-        field=problems.plain(problem.field),
-        sentence=problems.describe(problem),
-    )

@@ -417,9 +417,13 @@ ACTIONS = {
     "invitation.accepted": gettext_lazy("Invitation accepted"),
     "invitation.revoked": gettext_lazy("Invitation withdrawn"),
     "sign_in_link.used": gettext_lazy("Signed in by link"),
+    "judge.added": gettext_lazy("Ratings by a judge added"),
+    "judge.removed": gettext_lazy("Judge deleted"),
     "rater.consented": gettext_lazy("Rater agreed to take part"),
     "rater.practised": gettext_lazy("Rater finished a practice set"),
     "rater.withdrew": gettext_lazy("Rater withdrew"),
+    "rater.finished": gettext_lazy("Rater said to be done"),
+    "rater.named_writers": gettext_lazy("Rater answered or skipped “Who wrote this?”"),
 }
 
 

@@ -150,7 +150,10 @@ def withdraw(*, rater: Member) -> None:
 
 
 def store_guess(*, rater: Member, is_recognised: str, words: str) -> None:
-    """The exit question: did the rater think they knew which responses came from one system, and what gave it away?"""
-    Member.objects.filter(pk=rater.pk).update(
+    """The exit question: did the rater think they knew which responses came from one system, and what gave it away?
+
+    The first answer stays: what comes after a look at the examples of each writer is no answer any more.
+    """
+    Member.objects.filter(pk=rater.pk, guess__isnull=True).update(
         guess={"recognised": is_recognised, "words": words[:2000], "at": timezone.now().isoformat()}
     )

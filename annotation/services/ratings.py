@@ -81,6 +81,7 @@ def submit_rating(*, user: User, public_id: UUID, change: Change, holding: Colle
         saved = _resent(placement, change, holding)
         if saved is None:
             if not RatingEvent.objects.filter(op_id=change.op_id).exists():
+                _check_open(Member.objects.select_related("study").get(pk=rater.pk))  # they may be done by now
                 raise
             raise DomainError(_("This operation was used for another response."), field="op_id") from error
     return saved or _resent(placement, change, holding) or _refuse_stale(placement)
@@ -93,7 +94,8 @@ def _placement_of(user: User, public_id: UUID) -> Placement:
         .select_related("rater__study")
         .only(
             "public_id", "rev", "state", "note", "is_flagged", "shown_at", "saved_at", "assignment_id", "rater",
-            "rater__n_final", "rater__withdrawn_at", "rater__study", "rater__study__state", "rater__study__rubric_id",
+            "rater__n_final", "rater__withdrawn_at", "rater__finished_at", "rater__study", "rater__study__state",
+            "rater__study__rubric_id",
         )
         .filter(public_id=public_id)
         .first()
@@ -112,6 +114,8 @@ def _check_open(rater: Member) -> None:
         )
     if rater.withdrawn_at:
         raise StudyClosed(_("You have withdrawn from this study."))
+    if rater.finished_at:
+        raise StudyClosed(_("You said that you are done, so your ratings can no longer be changed."))
 
 
 def _check_scores(change: Change, scale: dict[str, DimensionText]) -> None:
@@ -156,9 +160,10 @@ def _save(
     }
     if is_final and not was_final:
         columns["submitted_at"] = now
-    # Compare and swap: the study must still be open, too. The revision has to be a condition on the updated row
-    # itself: behind a join it becomes a subquery, which PostgreSQL does not ask again once the other lock is gone.
-    may_rate = Member.objects.active().filter(pk=rater.pk, study__state="open")
+    # Compare and swap: the study must still be open and the rater not done, too. The revision has to be a condition
+    # on the updated row itself: behind a join it becomes a subquery, which PostgreSQL does not ask again once the
+    # other lock is gone.
+    may_rate = Member.objects.rating().filter(pk=rater.pk, study__state="open")
     unchanged = Placement.objects.filter(Exists(may_rate), pk=placement.pk, rev=change.base_rev)
     if not unchanged.exclude(state=Placement.State.SKIPPED).update(**columns):
         _check_open(Member.objects.select_related("study").get(pk=rater.pk))
@@ -184,12 +189,14 @@ def _save(
         idle_ms=change.idle_ms,
     )
     newly_final = int(is_final and not was_final)
-    Member.objects.filter(pk=rater.pk).update(
+    counted = Member.objects.rating().filter(pk=rater.pk)  # asked again: they may have said "I am done" meanwhile
+    if not counted.update(
         n_final=F("n_final") + newly_final,
         n_flagged=F("n_flagged") + (int(is_flagged) - int(placement.is_flagged)),
         active_ms=F("active_ms") + active_ms,
         last_saved_at=now,
-    )
+    ):
+        _check_open(Member.objects.select_related("study").get(pk=rater.pk))
     return Saved(
         placement=placement,
         op_id=change.op_id,

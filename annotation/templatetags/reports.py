@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
+from django.utils.safestring import SafeString, mark_safe
 
-from annotation.reports import MARKS, REASONS
-from annotation.reports import rounded as rounded_number
+from annotation.figures.drawing import Drawing
+from annotation.figures.svg import svg
+from annotation.reporting.numbers import MARKS, REASONS
+from annotation.reporting.table import Column, shown_number
 
 register = template.Library()
 
 
 @register.filter
-def rounded(value: float) -> str:
-    """Two decimals."""
-    return rounded_number(value)
-
-
-@register.filter
-def percent(value: float) -> str:
-    """A share as percent with one decimal, without the sign."""
-    return rounded_number(value, 1, percent=True)
+def shown_in(value: float, column: Column) -> str:
+    """The number as its column shows it."""
+    return shown_number(value, column)
 
 
 @register.filter
@@ -37,6 +34,6 @@ def mark(note: str) -> str:
 
 
 @register.filter
-def short_name(english_name: str) -> str:
-    """A dimension's heading as papers print it: "Empathy" is "Emp."."""
-    return f"{english_name[:3].title()}."
+def drawn(drawing: Drawing) -> SafeString:
+    """The drawing as an SVG element. svg() escapes every text in it."""
+    return mark_safe(svg(drawing))  # noqa: S308

@@ -1,6 +1,6 @@
 """All pages of the site, a module for each family of readers."""
 
-from annotation.urls import library, people, rater, reports, research
+from annotation.urls import jobs, library, people, rater, reports, research
 
 urlpatterns = [
     *people.urlpatterns,
@@ -8,4 +8,5 @@ urlpatterns = [
     *research.urlpatterns,
     *reports.urlpatterns,
     *library.urlpatterns,
+    *jobs.urlpatterns,
 ]

@@ -1,4 +1,4 @@
-"""Datasets, systems, imports and jobs."""
+"""Datasets, systems and imports."""
 
 from django.urls import URLPattern, path
 
@@ -12,9 +12,4 @@ urlpatterns: list[URLPattern] = [
     path("systems/", library.system_list, name="system_list"),
     path("systems/new/", library.system_new, name="system_new"),
     path("systems/<uuid:public_id>/", library.system_detail, name="system_detail"),
-    path("jobs/", library.job_list, name="job_list"),
-    path("jobs/<uuid:public_id>/", library.job_detail, name="job_detail"),
-    path("jobs/<uuid:public_id>/fragment/", library.job_fragment, name="job_fragment"),
-    path("jobs/<uuid:public_id>/cancel/", library.job_cancel, name="job_cancel"),
-    path("jobs/<uuid:public_id>/retry/", library.job_retry, name="job_retry"),
 ]

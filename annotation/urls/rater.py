@@ -16,5 +16,7 @@ urlpatterns = [
     path("rater/<uuid:seat>/break/", rater.take_break, name="rater_break"),
     path("rater/<uuid:seat>/progress/", rater.progress_page, name="rater_progress"),
     path("rater/<uuid:seat>/done/", rater.done, name="rater_done"),
+    path("rater/<uuid:seat>/finish/", rater.finish, name="rater_finish"),
+    path("rater/<uuid:seat>/writers/", rater.authors, name="rater_authors"),
     path("rater/<uuid:seat>/withdraw/", rater.withdraw_page, name="rater_withdraw"),
 ]

@@ -1,4 +1,4 @@
-"""Datasets, imports, systems and jobs: what an admin brings in and watches."""
+"""Datasets, imports and systems: what an admin brings in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from annotation.errors import DomainError
 from annotation.forms.library import ImportItemsForm, ImportResponsesForm, SystemForm
@@ -19,10 +19,9 @@ from annotation.selectors import library as selectors
 from annotation.services.systems import missing_presets, register_preset, register_system, update_system
 from annotation.services.uploads import store_upload
 from annotation.tasks import IMPORT_ITEMS, IMPORT_RESPONSES
-from annotation.views.access import for_roles, person_of, uses_htmx
-from jobs import ledger, registry
-from jobs.models import Job
-from jobs.tasks import conclude, send_hint
+from annotation.views.access import for_roles, person_of
+from jobs import ledger
+from jobs.tasks import send_hint
 
 # --- Datasets and imports -------------------------------------------------------------------------------
 
@@ -132,54 +131,3 @@ def system_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
             messages.success(request, _("Saved."))
             return redirect("system_detail", public_id)
     return render(request, "annotation/system_form.html", {**context, "form": form}, status=422)
-
-
-# --- Jobs -----------------------------------------------------------------------------------------------
-
-
-@for_roles("admin")
-@require_safe
-def job_list(request: HttpRequest) -> HttpResponse:
-    return render(request, "annotation/job_list.html", {"jobs": selectors.jobs()})
-
-
-@for_roles("admin")
-@require_safe
-@uses_htmx  # type: ignore[arg-type]  # the decorator is typed for views without arguments
-def job_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    return _job_page(request, public_id, "annotation/job_detail.html")
-
-
-@for_roles("admin")
-@require_safe
-def job_fragment(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    """The part of the job's page that refreshes itself."""
-    return _job_page(request, public_id, "annotation/_job.html")
-
-
-def _job_page(request: HttpRequest, public_id: UUID, template: str) -> HttpResponse:
-    job = get_object_or_404(Job.objects.select_related("created_by"), public_id=public_id)
-    return render(request, template, {"page": selectors.job_page(job), "job": job})
-
-
-@for_roles("admin")
-@require_POST
-def job_cancel(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    job = get_object_or_404(Job, public_id=public_id)
-    if ledger.request_cancel(job.pk):
-        conclude(job.pk)
-    else:
-        messages.warning(request, _("The job cannot be stopped now: it is over, or about to be."))
-    return redirect("job_detail", public_id)
-
-
-@for_roles("admin")
-@require_POST
-def job_retry(request: HttpRequest, public_id: UUID) -> HttpResponse:
-    job = get_object_or_404(Job, public_id=public_id)
-    with transaction.atomic():
-        if registry.can_retry(job) and ledger.retry(job.pk):
-            transaction.on_commit(partial(send_hint, job.pk, job.queue))
-        else:
-            messages.error(request, _("This job cannot be tried again. Start it anew."))
-    return redirect("job_detail", public_id)

@@ -15,9 +15,10 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from annotation.errors import DomainError, Incomplete, StaleRevision, StudyClosed
-from annotation.forms.rater import ConsentForm, GuessForm, WithdrawForm
+from annotation.errors import DomainError, Incomplete, NotReady, StaleRevision, StudyClosed
+from annotation.forms.rater import AuthorsForm, ConsentForm, GuessForm, WithdrawForm
 from annotation.models import Member
+from annotation.selectors.authors import author_draw, author_page, may_name_authors
 from annotation.selectors.rater import (
     Card,
     card,
@@ -29,6 +30,7 @@ from annotation.selectors.rater import (
     progress,
     rater_seat,
 )
+from annotation.services.authors import finish_rating, skip_author_questions, store_author_guesses
 from annotation.services.raters import (
     N_SETS,
     answer_practice,
@@ -176,6 +178,8 @@ def rate(request: HttpRequest, seat: UUID, public_id: UUID | None = None) -> Htt
     step = next_step(rater)
     if step in ("consent", "practice", "wait") or (step == "done" and public_id is None):
         return _to_next_step(rater)
+    if rater.finished_at and request.method != "POST":
+        return redirect("rater_done", seat=seat)
     error, status, posted = "", 200, None
     if request.method == "POST" and public_id:
         try:
@@ -315,8 +319,60 @@ def done(request: HttpRequest, seat: UUID) -> HttpResponse:
         store_guess(rater=rater, **form.cleaned_data)
         messages.success(request, _("Thank you, your answer is stored."))
         return redirect("rater_done", seat=seat)
-    context = {"seat": rater, "study": rater.study, "earned": earned(rater), "form": form}
+    context = {
+        "seat": rater,
+        "study": rater.study,
+        "earned": earned(rater),
+        "form": form,
+        "has_questions": may_name_authors(rater) and author_draw(rater) is not None,
+    }
     return render(request, "annotation/rater_done.html", context)
+
+
+@require_POST
+@for_roles("rater")
+def finish(request: HttpRequest, seat: UUID) -> HttpResponse:
+    """ "I am done": ratings stay as they are."""
+    rater = rater_seat(person_of(request), seat)
+    try:
+        finish_rating(rater=rater)
+    except NotReady as error:
+        messages.error(request, error.message)
+        return _to_next_step(rater)
+    messages.success(request, _("Thank you. Your ratings are final now."))
+    return redirect("rater_done", seat=seat)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_roles("rater")
+def authors(request: HttpRequest, seat: UUID) -> HttpResponse:
+    """Who wrote this? Two responses by each writer, then responses to put a writer to; all of it may be skipped."""
+    rater = rater_seat(person_of(request), seat)
+    if request.method == "POST" and "skip" in request.POST:
+        if skip_author_questions(rater=rater):
+            messages.info(request, _("Skipped. Thank you all the same."))
+        return redirect("rater_done", seat=seat)
+    draw = author_draw(rater) if may_name_authors(rater) else None
+    if draw is None:
+        return redirect("rater_done", seat=seat)
+    page = author_page(draw)
+    form = AuthorsForm(
+        request.POST if request.method == "POST" else None,
+        responses=[response.public_id for response in page.questions],
+        n_writers=page.n_writers,
+    )
+    if form.is_valid():
+        store_author_guesses(rater=rater, guesses=form.guesses())  # False after a double click: the same thanks
+        messages.success(request, _("Thank you, your answers are stored."))
+        return redirect("rater_done", seat=seat)
+    context = {
+        "seat": rater,
+        "examples": page.examples,
+        "writers": list(zip(*page.examples, strict=True)),
+        "questions": [(response, form[response.public_id]) for response in page.questions],
+        "has_errors": bool(form.errors),
+    }
+    return render(request, "annotation/rater_authors.html", context, status=422 if form.errors else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

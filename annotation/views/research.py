@@ -43,6 +43,7 @@ from annotation.selectors.research import (
 from annotation.services import studies as services
 from annotation.services.audit import verify_chain
 from annotation.services.opening import open_study
+from annotation.tasks import count_texts_soon
 from annotation.views.access import for_roles, person_of, uses_htmx
 
 STUDIES_PER_PAGE = 50
@@ -292,6 +293,8 @@ def study_open(request: HttpRequest, public_id: UUID) -> HttpResponse:
         messages.error(request, error.message)
         return redirect("study_preview", public_id)
     else:
+        for dataset in Dataset.objects.filter(items__study_items__study=study).distinct():
+            count_texts_soon(dataset, by_id=person_of(request).pk)  # opening makes the human reference's responses
         messages.success(request, _("The study is open. Raters can begin."))
     return redirect("study_detail", public_id)
 

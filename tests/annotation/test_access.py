@@ -23,11 +23,32 @@ from django.utils import timezone
 from annotation import doctor
 from annotation.admin import site
 from annotation.errors import StudyClosed
-from annotation.models import AuditEvent, Dataset, ImportRecord, PracticeAnswer, Rating, RatingEvent, System
+from annotation.models import (
+    AuditEvent,
+    AuthorGuess,
+    Dataset,
+    ImportRecord,
+    Judge,
+    JudgeRating,
+    PracticeAnswer,
+    Rating,
+    RatingEvent,
+    System,
+)
 from annotation.services import people
 from annotation.views.access import public
 from jobs.models import Job
+from models_runtime.models import (
+    BatchPart,
+    GenerationBatch,
+    GenerationFailure,
+    PromptTemplate,
+    Runtime,
+    RuntimeVersion,
+)
 from tests import factories
+from tests.training import rows
+from training.models import TrainingRun
 
 
 def forgotten(request: HttpRequest) -> HttpResponse:
@@ -271,7 +292,7 @@ def test_its_tables_are_for_looking(as_user, admin, open_study, rater):
         shown = client.get(admin_url(model, "change", row.pk))
         assert shown.status_code == 200, model
         assert client.get(admin_url(model, "history", row.pk)).status_code == 200, model
-        for secret in ("token_hash", "password"):
+        for secret in ("token_hash", "password", "sealed_key"):
             if hasattr(row, secret):
                 assert getattr(row, secret) not in page.content.decode() + shown.content.decode(), model
         for gone in (f"{table}add/", f"{table}{row.pk}/delete/"):
@@ -303,6 +324,22 @@ def fill_every_table(study, admin, rater) -> None:
         kind="items", dataset=Dataset.objects.first(), file_name="a.csv", file_sha256="0", options_sha256="0"
     )
     Job.objects.create(kind="test")
+    AuthorGuess.objects.create(placement=placement, arm=None)
+    judge = Judge.objects.create(study=study, name="J", model="m", file_name="a.csv", file_sha256="0", n_ratings=1)
+    JudgeRating.objects.create(judge=judge, study_response=placement.study_response, dimension=dimension, value=1)
+    system, item = study.arms.first().system, study.study_items.first().item
+    PromptTemplate.objects.create(template_id="t", version="1", content={})
+    Runtime.objects.create(system=system, kind=Runtime.Kind.ENDPOINT, settings={}, sealed_key="sealed-canary")
+    version = RuntimeVersion.objects.create(system=system, number=1, digest="0", spec={})
+    batch = GenerationBatch.objects.create(dataset=item.dataset, seed=1)
+    part = BatchPart.objects.create(
+        batch=batch, system=system, kind=Runtime.Kind.ENDPOINT, settings={}, version=version
+    )
+    GenerationFailure.objects.create(part=part, item=item, code="empty", message="nothing came")
+    corpus = rows.ready_corpus()
+    rows.make_case(corpus)
+    rows.make_rewriting(system=system)
+    TrainingRun.objects.create(name="r", corpus=corpus, base="w", config={})
 
 
 def test_a_harmless_field_can_be_changed_and_that_is_logged(as_user, admin, study):

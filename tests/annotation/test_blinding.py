@@ -12,10 +12,25 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
-from annotation.models import Dataset, ImportRecord, Item, Placement, Response, Study, StudyResponse, System, User
+from annotation.models import (
+    AuthorGuess,
+    Dataset,
+    ImportRecord,
+    Item,
+    Member,
+    Placement,
+    Response,
+    Study,
+    StudyResponse,
+    System,
+    User,
+)
+from annotation.selectors.authors import author_draw, author_page
 from annotation.services import ratings
 from annotation.services.ratings import Change, submit_rating
+from models_runtime.models import Runtime, RuntimeVersion
 from tests import factories
+from tests.annotation.rated import rate
 from tests.architecture.routes import TABLE
 from tests.architecture.test_routes import METHODS, world  # noqa: F401  (a fixture)
 
@@ -58,6 +73,9 @@ def study(db, researcher) -> Study:
         System.objects.filter(pk=arm.system_id).update(
             slug=canary("sslug"), name=name, aliases=[alias], description=canary("about")
         )
+        runtime = {"weights": canary("folder"), "base_url": canary("host"), "model": canary("model")}
+        Runtime.objects.create(system=arm.system, kind="local", settings=runtime, sealed_key=canary("key"))
+        RuntimeVersion.objects.create(system=arm.system, number=1, digest=canary("digest"), spec=runtime)
         for response in Response.objects.filter(system=arm.system_id):
             # The text itself gives its system away, by name, by alias and by a token of its family.
             text = f"我是{name}。{response.text} As {alias}, I care."
@@ -188,6 +206,28 @@ class TestNoByteTellsARater:
                 assert answer.status_code == 200
             n += 1
         assert n == rater.n_placements
+
+    @pytest.mark.parametrize("language", ["zh-hans", "en"])
+    def test_in_the_questions_about_writers(self, rater, language):
+        """Examples by every system stand side by side there, so of all pages this one must not tell who wrote them."""
+        rate(rater.study, 1, only=lambda placement: placement.rater == rater)
+        Member.objects.filter(pk=rater.pk).update(n_final=rater.n_placements)
+        client = Client()
+        client.force_login(rater.user)
+        client.cookies[settings.LANGUAGE_COOKIE_NAME] = language
+        done, writers, finish = (
+            reverse(name, args=[rater.public_id]) for name in ("rater_done", "rater_authors", "rater_finish")
+        )
+        self.check(rater, client.post(finish), finish)
+        page = client.get(writers)
+        shown = [response.text for row in author_page(author_draw(rater)).examples for response in row]
+        assert len(shown) == 8
+        assert all(text in unescape(page.content.decode()) for text in shown)
+        answers = dict.fromkeys(re.findall(r'name="([0-9a-f-]{36})"', page.content.decode()), "1")
+        answers_but_one = dict(list(answers.items())[1:])
+        for response in (page, client.post(writers, answers_but_one), client.post(writers, answers), client.get(done)):
+            self.check(rater, response, response.request["PATH_INFO"])
+        assert AuthorGuess.objects.count() == len(answers) == 2
 
     def test_in_error_pages(self, rater, monkeypatch):
         client = Client(raise_request_exception=False)

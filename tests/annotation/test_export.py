@@ -17,8 +17,9 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from annotation import export, workbook
-from annotation.export import KINDS, Table, csv_parts, jsonl_parts, prepare_export
+from annotation.export import KINDS, Table, csv_parts, formats_of, jsonl_parts, prepare_export
 from annotation.models import AuditEvent, Placement, RatingEvent, System, User
+from annotation.reporting.numbers import rounded
 from annotation.tables import Column, ratings_columns, ratings_rows
 from annotation.workbook import MAX_CELL, PLAIN, Sheet, sheet_text, workbook_parts
 from tests import factories
@@ -64,7 +65,7 @@ def rated_study(open_study):
     return open_study
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ratings", "numbers"])
 def test_the_same_numbers_stand_in_every_format(rated_study, researcher, as_user, kind):
     client = as_user(researcher)
     exact = read_jsonl(body(client, rated_study, kind, "jsonl"))
@@ -108,7 +109,7 @@ def everything(client, study) -> str:
     """All bytes of all files, workbooks unpacked."""
     texts = []
     for kind in KINDS:
-        for file_format in export.FORMATS:
+        for file_format in formats_of(kind):
             response = client.get(reverse("study_export", args=[study.public_id, kind, file_format]))
             texts.append(str(response.headers))
             content = response.getvalue()
@@ -123,7 +124,8 @@ def everything(client, study) -> str:
 def test_systems_are_coded_until_the_key_is_opened(rated_study, researcher, admin, as_user):
     names = [name for system in System.objects.all() for name in (system.name, system.slug)]
     for person in (researcher, admin):
-        assert not [name for name in names if name in everything(as_user(person), rated_study)]
+        files = everything(as_user(person), rated_study)
+        assert not [name for name in names if name in files]
     unblind(rated_study, admin)
     files = everything(as_user(researcher), rated_study)
     assert not [name for name in names if name not in files]
@@ -297,12 +299,22 @@ def test_nothing_is_computed_before_the_ratings_have_left(rated_study, researche
 def test_the_workbook_explains_itself(rated_study, researcher, as_user):
     content = body(as_user(researcher), rated_study, "ratings", "xlsx")
     book = openpyxl.load_workbook(io.BytesIO(content))
-    assert book.sheetnames == ["Ratings", "Score table", "Scores", "Agreement", "Data dictionary", "About"]
+    assert [book.sheetnames[0], *book.sheetnames[-4:]] == [
+        "Ratings",
+        "Numbers",
+        "Data dictionary",
+        "Method",
+        "About",
+    ]
+    assert {"The paper’s table", "Scores", "Agreement between raters"} < set(book.sheetnames)
     assert book["Ratings"]["A1"].font.bold
     assert book["Ratings"].freeze_panes == "A2"
     explained = {row[1].value for row in book["Data dictionary"].iter_rows()}
-    for name in ("Ratings", "Scores", "Agreement"):
-        assert {cell.value for cell in book[name][1]} <= explained
+    endings = re.compile(" (low|high|n|reason)$")
+    for name in book.sheetnames[:-3]:
+        assert {endings.sub("", cell.value) for cell in book[name][1]} <= explained, name
+    signatures = {row[2].value for row in book["Method"].iter_rows(min_row=2)}
+    assert {row["signature"] for row in read_sheet(content, "Numbers")} == signatures
     assert all(all(cell.value for cell in row[:4]) for row in book["Data dictionary"].iter_rows())
     about = {row[0].value: row[2].value for row in book["About"].iter_rows()}
     assert about["Study"] == rated_study.name
@@ -317,17 +329,42 @@ def test_the_workbook_explains_itself(rated_study, researcher, as_user):
 def test_the_score_table_shows_two_decimals_and_holds_the_whole_number(rated_study, researcher, as_user):
     client = as_user(researcher)
     content = body(client, rated_study, "ratings", "xlsx")
-    sheet = openpyxl.load_workbook(io.BytesIO(content))["Score table"]
-    assert [cell.value for cell in sheet[1]][:7] == [
-        "dataset", "arm", "system", "content mean", "content low", "content high", "content n",
+    sheet = openpyxl.load_workbook(io.BytesIO(content))["Scores"]
+    assert [cell.value for cell in sheet[1]][:6] == [
+        "dataset", "arm", "content", "content low", "content high", "content n",
     ]  # fmt: skip
-    assert sheet["D2"].number_format == "0.00"
+    assert sheet["C2"].number_format == "0.00"
     exact = read_jsonl(body(client, rated_study, "scores", "jsonl"))
-    for line in read_sheet(content, "Score table"):
+    for line in read_sheet(content, "Scores"):
         for dimension in ("content", "empathy", "helpfulness", "safety"):
             (number,) = [r for r in exact if (r["arm"], r["dimension"]) == (line["arm"], dimension)]
-            assert line[f"{dimension} mean"] == number["value"]
+            assert line[dimension] == number["value"]
             assert line[f"{dimension} n"] == number["n_responses"] == 4
+
+
+def test_a_table_is_the_same_on_page_and_in_every_file(rated_study, researcher, as_user):
+    client = as_user(researcher)
+    page = client.get(reverse("study_report", args=[rated_study.public_id])).content.decode()
+    tables = json.loads(body(client, rated_study, "tables", "json"))
+    book = openpyxl.load_workbook(io.BytesIO(body(client, rated_study, "ratings", "xlsx")))
+    assert {"paper", "scores", "agreement", "counts"} <= {table["key"] for table in tables}
+    for table in tables:
+        rows = [{name: None if value == "" else value for name, value in row.items()} for row in table["rows"]]
+        heading, *lines = book[table["title"].replace("?", "")[:31]].values
+        assert [dict(zip(heading, line, strict=True)) for line in lines] == rows
+        address = reverse("study_table", args=[rated_study.public_id, table["key"], "csv"])
+        as_csv = [{name: as_text(value) for name, value in row.items()} for row in table["rows"]]
+        found = read_csv(client.get(address).getvalue())
+        assert [{k: v.removeprefix("'") for k, v in row.items()} for row in found] == as_csv
+        latex = client.get(address.replace(".csv", ".tex")).getvalue().decode()
+        assert latex.count(r"\\") == len(rows) + 1
+        numbers = {column["key"]: column["digits"] for column in table["columns"] if column["kind"] == "number"}
+        for row in table["rows"]:
+            for name, value in row.items():
+                if isinstance(value, float) and name in numbers:
+                    assert rounded(value, numbers[name]) in latex
+                    assert rounded(value, numbers[name]) in page
+    assert client.get(reverse("study_table", args=[rated_study.public_id, "nothing", "csv"])).status_code == 404
 
 
 def test_a_file_says_if_ratings_were_saved_while_it_was_made(rated_study, researcher):
@@ -350,10 +387,11 @@ def test_undefined_numbers_are_empty_with_their_reason(rated_study, researcher, 
 
 def test_a_study_without_ratings_gives_files_with_headings(study, researcher, as_user):
     client = as_user(researcher)
-    for kind in KINDS:
+    for kind in ("ratings", "numbers", "scores", "agreement"):
         assert read_jsonl(body(client, study, kind, "jsonl")) == []
         assert body(client, study, kind, "csv").decode("utf-8-sig").count("\r\n") == 1
-        assert read_sheet(body(client, study, kind, "xlsx"), "Scores") == []
+        assert read_sheet(body(client, study, kind, "xlsx"), "Numbers") == []
+    assert json.loads(body(client, study, "tables", "json")) == []
 
 
 def test_rows_fit_their_columns(rated_study):

@@ -12,7 +12,6 @@ from datetime import timedelta
 import pytest
 import time_machine
 from allauth.mfa.models import Authenticator
-from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
 from django.contrib.auth import hashers
 from django.core import serializers
 from django.core.management import call_command
@@ -27,6 +26,7 @@ from annotation.models.people import hash_token
 from annotation.secrets import seal, unseal
 from annotation.services import people
 from tests import factories
+from tests.second_factor import six_digits
 
 
 @pytest.fixture
@@ -41,10 +41,6 @@ def seat_link(seat, researcher) -> str:
 
 def join(client: Client, secret: str):
     return client.post(reverse("accept_invitation", args=[secret]))
-
-
-def six_digits(seed: str) -> str:
-    return format_hotp_value(hotp_value(seed, next(iter(yield_hotp_counters_from_time()))))
 
 
 # --- Links ----------------------------------------------------------------------------------------------

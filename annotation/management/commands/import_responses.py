@@ -12,6 +12,7 @@ from annotation.formats.source import RESPONSE_FORMATS
 from annotation.management.importing import ProgressLine, add_common, refused, report, source_at, user_named
 from annotation.models import Dataset
 from annotation.services.importing import ResponseOptions, import_responses
+from annotation.services.text_counts import count_texts
 
 EXAMPLES = """\
 examples:
@@ -58,3 +59,6 @@ class Command(BaseCommand):
             raise refused(error) from error
         progress.end()
         self.stdout.write(report(result))
+        counted = count_texts(dataset=dataset, on_progress=progress)
+        progress.end()
+        self.stdout.write(f"Counted for the text metrics: {counted.n_counted}")
