@@ -20,9 +20,15 @@ from benchmarks.site import ROOT, Gunicorn
 SCRIPTS = {path.stem.removeprefix("bench_"): path for path in sorted(Path(__file__).parent.glob("bench_*.py"))}
 NAMES = ("rating", *SCRIPTS)
 QUICK_ARGUMENTS = {
+    "generation": ["--items", "8", "2", "--scale", "0.2"],
+    "corpus": ["--dialogues", "200", "--samples", "1000"],
     "import": ["--dialogues", "200"],
     "export": ["--items", "200"],
     "progress": ["--items", "500", "--runs", "3"],
+    "report": ["--texts", "100", "--runs", "1"],
+    "batches": ["--items", "200"],
+    "ledger": ["--seconds", "0.5", "--workers", "1", "2"],
+    "training": ["--samples", "4", "--rounds", "1"],
     "text": ["--pairs", "300", "--trials", "500"],
 }
 
