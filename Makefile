@@ -27,8 +27,8 @@ $(VENV)/.chromium: $(VENV)/.dev tests/e2e/install_chromium.sh
 	bash tests/e2e/install_chromium.sh $(BIN)
 	touch $@
 
-demo: $(VENV)/.site ## Start the demonstration on http://127.0.0.1:8000 (PORT=… for another port)
-	$(BIN)/python -m config.demo --port $(PORT)
+demo: $(VENV)/.site ## Start the demonstration on http://127.0.0.1:8000 (PORT=…; DEMO=full also trains a toy)
+	$(BIN)/python -m config.demo --port $(PORT) $(if $(filter full,$(DEMO)),--full)
 
 test: lint types $(VENV)/.chromium ## Everything: lint, types, unit, database, broker and browser tests
 	bash tests/run.sh $(BIN)

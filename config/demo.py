@@ -1,5 +1,6 @@
 """make demo: a fresh data folder, the demonstration study, site and worker on loopback, three one-time links.
 
+With --full (make demo DEMO=full) a toy is trained meanwhile on the demonstration's dialogues, and answers them.
 Ctrl-C stops everything and removes the folder (--keep leaves it).
 """
 
@@ -34,12 +35,14 @@ def main() -> int:
         "QINGTING_DATA_DIR": str(folder),
         "DATABASE_URL": f"sqlite:///{folder / 'qingting.sqlite3'}",
         "CELERY_BROKER_URL": "filesystem://",
+        "MODEL_DIRS": str(folder / "models"),
         "DJANGO_SETTINGS_MODULE": "config.settings.dev",
         "QINGTING_DEMO": "1",
         "PUBLIC_URL": url,
         "LOG_LEVEL": "WARNING",
     }
     children: list[subprocess.Popen[bytes]] = []
+    background: list[subprocess.Popen[bytes]] = []
     # A request to stop arrives as an exception, so that the block below always runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -50,6 +53,8 @@ def main() -> int:
         log = (folder / "demo.log").open("wb")
         children += [_start(command, env, log) for command in (_site(options.port), WORKER)]
         _wait_until_ready(url, children[0], folder)
+        # While the visitor looks around, a toy model answers the dialogues, as a real one would.
+        background = [_start(["manage", "load_trained_toy" if options.full else "load_toy"], env, log)]
         print(f"\n  Qingting is ready at {url}\n")
         for line in links.splitlines():
             print(f"  {line}")
@@ -63,7 +68,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(children)
+        _stop([*background, *children])
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -72,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--data", help="use this empty folder instead of a temporary one")
+    parser.add_argument("--full", action="store_true", help="also train a toy, for about a minute")
     parser.add_argument("--keep", action="store_true", help="leave the data folder when it stops")
     return parser.parse_args()
 
@@ -102,7 +108,7 @@ def _site(port: int) -> list[str]:
     ]
 
 
-WORKER = ["celery", "--app", "config", "worker", "--beat", "--concurrency", "1", "--loglevel", "WARNING"]
+WORKER = ["celery", "--app", "config", "worker", "--beat", "--concurrency", "2", "--loglevel", "WARNING"]
 
 
 def _start(command: list[str], env: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -7,12 +7,14 @@ Every variable is read here, by name, with its type and its default, so that one
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 import environ
 from cryptography.fernet import Fernet
+from django.core.exceptions import ImproperlyConfigured
 
 ROOT = Path(__file__).resolve().parent.parent
 _env = environ.Env()
@@ -33,6 +35,34 @@ def database_url() -> str:
 def broker_url() -> str:
     """CELERY_BROKER_URL: filesystem:// (one machine, the default), redis://… or amqp://…."""
     return str(_env.str("CELERY_BROKER_URL", default="filesystem://"))
+
+
+def gpu_queues() -> list[str]:
+    """GPU_QUEUES: gpu.0,gpu.1,…: one queue, and one worker that listens to it, for each GPU; empty = none."""
+    names = [str(name) for name in _env.list("GPU_QUEUES", default=[])]
+    for name in names:
+        # The filesystem broker finds a queue's messages by the end of a file's name: "0" would take those of "gpu.0".
+        if not re.fullmatch(r"gpu\.[A-Za-z0-9-]+", name):
+            raise ImproperlyConfigured(f"GPU_QUEUES: {name!r} is no name such as gpu.0 or gpu.a100-1.")
+    return names
+
+
+def model_dirs() -> list[Path]:
+    """MODEL_DIRS: comma-separated folders; weights and adapters are read from below them only."""
+    names = [str(name) for name in _env.list("MODEL_DIRS", default=[])]
+    return [Path(name).resolve() for name in names] or [data_dir() / "models"]
+
+
+def corpus_dirs() -> list[Path]:
+    """CORPUS_DIRS: comma-separated folders; files of dialogues are read from below them, beside those uploaded."""
+    names = [str(name) for name in _env.list("CORPUS_DIRS", default=[])]
+    return [Path(name).resolve() for name in names] or [data_dir() / "dialogues"]
+
+
+def allowed_endpoints() -> list[str]:
+    """ALLOWED_ENDPOINTS: comma-separated origins that may be called, each with the private networks it may be in:
+    https://api.openai.com,http://vllm.lan:8000 10.0.0.0/24; empty = none."""
+    return [str(entry) for entry in _env.list("ALLOWED_ENDPOINTS", default=[])]
 
 
 def cache_url() -> str:

@@ -6,6 +6,8 @@ from annotation.admin import site
 
 urlpatterns = [
     path("", include("annotation.urls")),
+    path("", include("models_runtime.urls")),
+    path("", include("training.urls")),
     path("api/v1/", include("annotation.api.urls")),
     path("django-admin/", site.urls),
 ]

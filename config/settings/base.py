@@ -34,7 +34,9 @@ INSTALLED_APPS = [
     "allauth.mfa",
     "csp",
     "jobs",
+    "models_runtime",  # before annotation: its command `score` has one more option
     "annotation",
+    "training",
 ]
 
 MIDDLEWARE = [
@@ -156,6 +158,7 @@ ACCOUNT_PREVENT_ENUMERATION = True
 ALLAUTH_TRUSTED_PROXY_COUNT = env.trusted_proxy_count()
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Qingting"
+MFA_TOTP_TOLERANCE = 1  # periods of 30 s, for people who type slowly and clocks that are off (RFC 6238, section 5.2)
 STAFF_NEEDS_SECOND_FACTOR = True
 INVITATION_LIFETIME = timedelta(days=14)
 
@@ -242,6 +245,7 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = env.broker_url()
 BROKER_DIR = DATA_DIR / "broker"
 if CELERY_BROKER_URL.startswith("filesystem"):
+    CELERY_BROKER_TRANSPORT: str | None = "config.broker:Transport"
     for _folder in ("messages", "control"):
         (BROKER_DIR / _folder).mkdir(parents=True, exist_ok=True)
     CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -254,11 +258,34 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True  # the job row in the database is the truth
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# RabbitMQ closes the channel of a worker that holds a hint for 30 minutes because it is busy. It should connect anew:
+# without the first line it would shut down in the middle of a training, with the last it would break off the job.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a busy worker leaves the hints to the others
+CELERY_TASK_ACKS_LATE = False  # a hint that is lost costs one sweep; one that comes again after an hour helps nobody
 
 CELERY_TASK_DEFAULT_QUEUE = "default"
+GPU_QUEUES = env.gpu_queues()  # each wants a worker of its own: docs/operations.md
 CELERY_BEAT_SCHEDULE = {"sweep": {"task": "jobs.sweep", "schedule": 30.0}}  # seconds
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat")
 JOB_LEASE_SECONDS = 60  # a job whose worker has been silent this long is taken back
+JOB_RETRY_SECONDS = 15  # before the second attempt of a job that failed; doubled before each further one
+JOB_LOG_DIR = DATA_DIR / "job-logs"  # what child processes wrote to standard error
+
+# --- Systems that answer --------------------------------------------------------------------------------
+MODEL_DIRS = env.model_dirs()  # an admin types a folder; without this list it could be any of the machine's
+ALLOWED_ENDPOINTS = env.allowed_endpoints()  # likewise for the URL of an endpoint
+CORPUS_DIRS = env.corpus_dirs()  # likewise for the files that a corpus is made of
+BATCH_DIR = DATA_DIR / "batches"  # what a running batch hands to its child process; gone when it ends
+CORPUS_DIR = DATA_DIR / "corpora"  # a folder for each corpus that was prepared here
+REWRITING_DIR = DATA_DIR / "rewritings"  # what models wrote, one file of attempts for each rewriting
+RUN_DIR = DATA_DIR / "runs"  # a folder for each run: curves, checkpoints, weights; systems answer from there
+WEIGHTS_DIGESTS = DATA_DIR / "weights-digests.json"  # spares hashing gigabytes that did not change
+
+REPORT_RESAMPLES = 2000  # dialogues are drawn anew so many times for each interval of a report
+REPORT_EXCHANGES = 10_000  # systems change places so many times for each test
+REPORT_AT_ONCE = 20_000  # values and texts up to which a page computes its numbers while the reader waits
 
 FIELD_ENCRYPTION_KEYS = env.fernet_keys()
 
@@ -274,5 +301,10 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.log_level()},
     # Django logs every 4xx as a warning; ours are answers, not accidents.
-    "loggers": {"django.request": {"level": "ERROR"}},
+    # httpx2 would write a line for each request to an endpoint, kombu one for each broker that is a folder.
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpx2": {"level": "WARNING"},
+        "kombu.connection": {"level": "ERROR" if CELERY_BROKER_URL.startswith("filesystem:") else "WARNING"},
+    },
 }

@@ -14,7 +14,9 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+REPORT_RESAMPLES = REPORT_EXCHANGES = 100  # the methods are tested at their full number, the pages need not be
 CELERY_BROKER_URL = "memory://"
+CELERY_BROKER_TRANSPORT = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {}
 if os.environ.get("QINGTING_TEST_DB"):  # test runs beside one another on one PostgreSQL
     DATABASES["default"]["TEST"] = {"NAME": f"test_qingting_{os.environ['QINGTING_TEST_DB']}"}  # noqa: F405
