@@ -4,9 +4,33 @@ from __future__ import annotations
 
 import pytest
 from django.test import Client
+from hypothesis import settings as hypothesis_settings
 
 from annotation.models import Member, Role, Study, User
 from tests import factories
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--database-only", action="store_true", help="only tests that open a database: for a second pass on another one"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--database-only"):
+        left_out = [item for item in items if not _opens_the_database(item)]
+        items[:] = [item for item in items if _opens_the_database(item)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _opens_the_database(item) -> bool:
+    return bool({"db", "transactional_db"} & set(getattr(item, "fixturenames", ()))) or bool(
+        item.get_closest_marker("django_db")
+    )
+
+
+hypothesis_settings.register_profile("tests", deadline=None)  # how long an example takes says nothing on a busy machine
+hypothesis_settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

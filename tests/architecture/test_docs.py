@@ -10,7 +10,7 @@ from django.core.management import get_commands, load_command_class
 from tests.architecture.messages import ROOT
 
 ENV = re.findall(r'_env\.\w+\(\s*"([A-Z_]+)"', (ROOT / "config/env.py").read_text(encoding="utf-8"))
-OURS = [name for name, app in get_commands().items() if app in ("annotation", "jobs")]
+OURS = [name for name, app in get_commands().items() if app in ("annotation", "jobs", "models_runtime", "training")]
 
 
 @pytest.mark.parametrize("name", ENV)
@@ -21,7 +21,7 @@ def test_every_variable_of_the_environment_is_documented(name):
 def test_the_environment_is_read_in_one_place_only():
     readers = [
         path.relative_to(ROOT).as_posix()
-        for folder in ("annotation", "jobs", "metrics", "config")
+        for folder in ("annotation", "jobs", "metrics", "models_runtime", "config")
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"os\.environ\[|os\.environ\.get|os\.getenv", path.read_text(encoding="utf-8"))
     ]

@@ -20,7 +20,16 @@ REACH = {
     "jobs": {"jobs"},
     "metrics": {"metrics"},
 }
-PURE = ("metrics/", "annotation/design/", "annotation/formats/", "models_runtime/engine/", "training/finetune/")
+PURE = (
+    "metrics/",
+    "annotation/design/",
+    "annotation/formats/",
+    "annotation/figures/",
+    "models_runtime/engine/",
+    "models_runtime/endpoints/",
+    "training/finetune/",
+    "training/corpus/",
+)
 # Within a skin: urls ► views, api ► tasks, reports ► services, selectors ► models.
 LAYERS = {"urls": 0, "views": 1, "api": 1, "tasks": 2, "reports": 2, "services": 3, "selectors": 3, "models": 4}
 # A task's handler is named where it is started; both lie on the way from a view to its work.

@@ -9,15 +9,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.models import ImportRecord, Invitation, Member, Role, User
+from annotation.models import ImportRecord, Invitation, Judge, Member, Role, Study, User
 from annotation.services import people
 from jobs.models import Job
+from models_runtime.models import GenerationBatch
+from models_runtime.runtimes import LocalSettings
+from models_runtime.services.batches import Launch, Questions, launch_batch
+from models_runtime.services.runtimes import set_runtime
 from tests import factories
 from tests.architecture.routes import ADMIN_RULE, PASSWORD, ROLES, TABLE, Row
+from tests.training import rows
+from training.models import Corpus, TrainingRun
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 UNSAFE = METHODS[1:]
@@ -74,6 +81,26 @@ class World:
         return answer.status_code
 
 
+def make_batch(study: Study) -> GenerationBatch:
+    """One of a single system that could answer if there were weights."""
+    system = study.arms.first().system
+    weights = settings.MODEL_DIRS[0] / "toy"
+    set_runtime(system=system, settings=LocalSettings(weights=str(weights)), by=None)
+    questions = Questions(dataset=study.study_items.first().item.dataset)
+    return launch_batch(Launch(systems=[system], questions=questions), by=None)
+
+
+def make_run() -> TrainingRun:
+    """One that was launched, and has taken a step."""
+    corpus = Corpus.objects.create(name="c", weights="toy", content_hash="0")
+    run = TrainingRun.objects.create(
+        name="r", corpus=corpus, base="toy", config={}, job=Job.objects.create(kind="test")
+    )
+    run.folder.mkdir(parents=True)
+    (run.folder / "steps.csv").write_text("step\n")
+    return run
+
+
 @pytest.fixture
 def world(admin, researcher, other_researcher, rater, second_rater, open_study) -> World:
     draft = factories.make_study(researcher=researcher)
@@ -88,6 +115,11 @@ def world(admin, researcher, other_researcher, rater, second_rater, open_study) 
     imported = ImportRecord.objects.create(
         kind="items", dataset=dataset, file_name="a.csv", file_sha256="0", options_sha256="0"
     )
+    judge = Judge.objects.create(study=open_study, name="j", model="m", file_name="j.csv", n_ratings=0)
+    run = {"public_id": make_run().public_id}
+    prepared = rows.ready_corpus()
+    rewriting = rows.make_rewriting()
+    rows.write_dialogues(rewriting)
     study, seat = {"public_id": open_study.public_id}, {"seat": rater.public_id}
     return World(
         cast={
@@ -103,6 +135,9 @@ def world(admin, researcher, other_researcher, rater, second_rater, open_study) 
             "study": study,
             "draft": {"public_id": draft.public_id},
             "export": study | {"kind": "ratings", "format": "csv"},
+            "table": study | {"key": "counts", "format": "csv"},
+            "figure": study | {"key": "progress", "format": "svg"},
+            "judge": study | {"judge": judge.public_id},
             "study seat": study | seat,
             "seat": seat,
             "seat link": {"token": secret},
@@ -111,6 +146,14 @@ def world(admin, researcher, other_researcher, rater, second_rater, open_study) 
             "dataset": {"public_id": dataset.public_id},
             "import": {"public_id": imported.public_id},
             "system": {"public_id": open_study.arms.first().system.public_id},
+            "template": {"template_id": "soulchat"},
+            "batch": {"public_id": make_batch(open_study).public_id},
+            "corpus": {"public_id": prepared.public_id},
+            "corpus figure": {"public_id": prepared.public_id, "key": "rounds", "format": "svg"},
+            "corpus case": {"public_id": prepared.public_id, "name": rows.make_case(prepared).name},
+            "rewriting": {"public_id": rewriting.public_id},
+            "run": run,
+            "run table": run | {"table": "steps"},
             "job": {"public_id": Job.objects.create(kind="test").public_id},
             "person": {"username": factories.make_user("somebody").username},
             "token": {"public_id": token.public_id},

@@ -159,7 +159,7 @@ def new_context(chromium):
             color_scheme="dark" if dark else "light",
             **options,
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)  # the first report of a site takes some seconds, more beside other work
         context.add_cookies([
             {"name": "django_language", "value": language, "domain": "127.0.0.1", "path": "/"}
         ])  # fmt: skip

@@ -119,6 +119,7 @@ def test_previous_shows_the_scores_and_takes_changes(site, study, new_context, e
     first = current_id(page)
     rate_one(page)
     second = current_id(page)
+    wait_until_saved(page)  # scores that have not left the browser are changed there, and make one event in all
     page.keyboard.press("p")
     go_on(page, second)
     assert current_id(page) == first
