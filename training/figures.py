@@ -76,8 +76,9 @@ def _words_said(known: Mapping[str, Any]) -> Chart:
 
 def _histogram(counts: Mapping[str, int], title: str, x: str, y: str) -> Chart:
     return charts.histogram(
-        [float(length) for length in counts],
+        [int(length) for length in counts],
         times=list(counts.values()),
+        is_whole=True,
         title=title,
         x=x,
         y=y,

@@ -50,13 +50,18 @@ def step_for(low: float, high: float, n: int) -> float:
     return 25.0 * power
 
 
-def linear(values: Sequence[float], start: float, end: float, *, n: int = 5, fixed: bool = False) -> Axis:
+def linear(
+    values: Sequence[float], start: float, end: float, *, n: int = 5, fixed: bool = False, whole: bool = False
+) -> Axis:
     """An axis over all values that begins and ends at a tick; with `fixed`, exactly from the least to the greatest.
 
-    n: how many steps at most. Without values it goes from 0 to 1. ValueError unless all are finite.
+    n: how many steps at most.  whole: ticks are whole numbers, as of what is counted. Without values it goes from 0
+    to 1. ValueError unless all are finite.
     """
     low, high = _range(values)
     step = step_for(low, high, n)
+    if whole and step % 1:
+        step = max(1.0, 2 * step)  # 2.5 ► 5
     first, last = math.floor(low / step + _TOLERANCE), math.ceil(high / step - _TOLERANCE)
     ticks = [_exact(index, step) for index in range(first, last + 1)]
     if not fixed:

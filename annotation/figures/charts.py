@@ -362,12 +362,14 @@ def _bottom_axis(page: _Page, scale: Axis, name: str) -> None:
 
 def lines(
     series: Sequence[Series], *, title: str, x: str, y: str, description: str = "", x_log: bool = False,
-    y_log: bool = False, covering: Sequence[float] = (), lang: str = "en", words: Words | None = None,
+    y_log: bool = False, is_x_whole: bool = False, covering: Sequence[float] = (), lang: str = "en",
+    words: Words | None = None,
 ) -> Chart:  # fmt: skip
     """One line per series over numbers or days, told apart by colour, dash and marker.
 
-    x, y: what the axes show.  covering: y values that must be in view, such as 0.  Long series are drawn thinner,
-    with every peak kept; the table has all points.
+    x, y: what the axes show.  is_x_whole: x is counted, as steps are, and so has no ticks between whole numbers.
+    covering: y values that must be in view, such as 0.  Long series are drawn thinner, with every peak kept; the table
+    has all points.
     Raises ValueError for a number that is not finite, or not above 0 on a logarithmic axis, and for mixed x.
     """
     words = words or Words()
@@ -391,7 +393,7 @@ def lines(
     elif x_log:
         across = axes.logarithmic(places, margin, WIDTH - 2 * GAP, fixed=True)
     else:
-        across = axes.linear(places, margin, WIDTH - 2 * GAP, fixed=True)
+        across = axes.linear(places, margin, WIDTH - 2 * GAP, fixed=True, whole=is_x_whole)
     if len(series) > 1:
         _legend_of_series(page, series)
     _left_axis(page, up, across, y)
@@ -486,11 +488,12 @@ def thin(points: Sequence[tuple[float, float]], *, width: float = 1.0) -> list[t
 
 def histogram(
     values: Sequence[float], *, title: str, x: str, y: str, description: str = "", n_bins: int = 20,
-    times: Sequence[int] | None = None, lang: str = "en", words: Words | None = None,
+    times: Sequence[int] | None = None, is_whole: bool = False, lang: str = "en", words: Words | None = None,
 ) -> Chart:  # fmt: skip
     """Counts of values in bins of a round width; a bin holds its lower end, the last one its upper end too.
 
-    n_bins: how many at most.  times: how often each value is there, once if not given.
+    n_bins: how many at most.  times: how often each value is there, once if not given.  is_whole: the values are whole
+    numbers, and so are the ends of the bins; no bin holds its upper end then.
     Raises ValueError for a number that is not finite.
     """
     words = words or Words()
@@ -498,14 +501,15 @@ def histogram(
     columns = (words.at_least, words.below, words.count)
     if not values:
         return Chart(_empty(page, words), columns, ())
-    binned = axes.linear(values, 0.0, 1.0, n=n_bins)
-    edges = [tick.value for tick in binned.ticks]
+    ends = [*values, max(values) + 1] if is_whole else values
+    binned = axes.linear(ends, 0.0, 1.0, n=n_bins, whole=is_whole)
+    edges = [int(tick.value) if is_whole else tick.value for tick in binned.ticks]
     counts = [0] * (len(edges) - 1)
     for value, n in zip(values, times or [1] * len(values), strict=True):
         counts[sum(value >= edge for edge in edges[1:-1])] += n
-    up = axes.linear([0, *counts], PLOT, 0.0)
+    up = axes.linear([0, *counts], PLOT, 0.0, whole=True)
     margin = max(width(tick.text, SMALL) for tick in up.ticks) + GAP
-    across = axes.linear(edges, margin, WIDTH - 2 * GAP, n=10, fixed=True)
+    across = axes.linear(edges, margin, WIDTH - 2 * GAP, n=10, fixed=True, whole=is_whole)
     _left_axis(page, up, across, y)
     top = page.y
     for low, high, count in zip(edges, edges[1:], counts, strict=False):

@@ -158,6 +158,17 @@ def test_a_run_is_watched_stopped_and_gone_on_with(client, corpus):
     assert "trains already" in answer.content.decode()
 
 
+def test_steps_on_the_axes_are_whole_and_the_formula_is_in_the_readers_language(client, corpus):
+    run = launch(corpus)
+    run.folder.mkdir(parents=True)
+    (run.folder / "steps.csv").write_text(STEPS)
+    client.cookies["django_language"] = "zh-hans"
+    told = client.get(reverse("run_detail", args=[run.public_id])).content.decode()
+    assert "MFU = 样本所需的浮点运算量" in told and "FLOPs the samples" not in told
+    loss = told[told.index("<svg") :].partition("</svg>")[0]
+    assert ">1</text>" in loss and ">3</text>" in loss and ">1.5</text>" not in loss
+
+
 def test_a_failed_run_says_why_with_the_end_of_its_log(client, corpus, settings):
     run = launch(corpus)
     job = Job.objects.get(pk=run.job_id)

@@ -27,7 +27,6 @@ from jobs.logs import log_tail
 from jobs.models import Job
 from models_runtime.models import RuntimeVersion
 from training.finetune.config import FinetuneConfig
-from training.finetune.hardware import MFU_FORMULA
 from training.finetune.protocol import CHECKPOINTS, EVALUATIONS, MARKER, STEPS
 from training.models import TrainingRun
 
@@ -132,7 +131,8 @@ class RunPage:
 
     @property
     def mfu_formula(self) -> str:
-        return MFU_FORMULA
+        """As hardware.MFU_FORMULA, in the reader's language."""
+        return _("FLOPs the samples need / (seconds × devices × peak), without padding and recomputation")
 
 
 def runs() -> QuerySet[TrainingRun]:
@@ -245,7 +245,8 @@ def curves(folder: Path) -> list[Curve]:
 
     def curve(title: str, y: str, series: Sequence[Series], *tables: str) -> Curve:
         drawn = [one for one in series if one.points]
-        return Curve(title, charts.lines(drawn, title=title, x=x, y=y, lang=language, words=words), tables)
+        chart = charts.lines(drawn, title=title, x=x, y=y, is_x_whole=True, lang=language, words=words)
+        return Curve(title, chart, tables)
 
     def line(name: str, column: str) -> Series:
         return _series(name, steps, column)

@@ -43,6 +43,20 @@ def test_any_range_gets_few_round_ticks_that_cover_it():
         assert (places[0], places[-1]) == pytest.approx((0, 100)) and places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1, 2), ["1", "2"]),
+        ((1, 3), ["1", "2", "3"]),
+        ((5, 5), ["4", "6"]),
+        ((1, 12), ["5", "10"]),  # not 2.5, 5.0, 7.5
+        ((1, 30_000), ["10000", "20000", "30000"]),
+    ],
+)
+def test_what_is_counted_has_whole_ticks_however_few_there_are(values, texts):
+    assert [tick.text for tick in axes.linear(values, 0, 100, fixed=True, whole=True).ticks] == texts
+
+
 def test_tick_texts_are_as_exact_as_the_ticks():
     axis = axes.linear((0.1, 0.7), 0, 1)
     assert [float(tick.text) for tick in axis.ticks] == [tick.value for tick in axis.ticks]

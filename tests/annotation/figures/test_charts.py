@@ -259,6 +259,16 @@ def test_values_that_come_with_their_counts_make_the_same_histogram():
     assert counted == histogram([1.0, 1.0, 1.0, 5.0, 9.0, 9.0], title="t", x="x", y="y")
 
 
+def test_whole_numbers_fall_in_bins_of_their_own_while_they_are_few():
+    chart = histogram([8, 9], times=[1, 2], title="t", x="Rounds", y="Dialogues", is_whole=True)
+    assert [repr(row) for row in chart.rows] == ["(8, 9, 1)", "(9, 10, 2)"]
+    steps = lines([Series("loss", ((1, 0.5), (2, 0.25)))], title="t", x="Step", y="nats", is_x_whole=True)
+    for drawing, told in ((chart.drawing, ["0", "1", "2", "8", "9", "10"]), (steps.drawing, ["1", "2"])):
+        shown = [mark.text for mark in drawing.marks if isinstance(mark, Text) and mark.anchor != "start"]
+        numbers = [text for text in shown if text[0].isdigit()]
+        assert numbers[-len(told) :] == told
+
+
 def test_bars_are_as_long_as_their_counts():
     chart = bars([("a", 10), ("b", 30), ("c", 0)], title="t")
     a, b = (mark for mark in chart.drawing.marks if isinstance(mark, Rect))
