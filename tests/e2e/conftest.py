@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCREENSHOTS = ROOT / "docs" / "screenshots"
+PATIENCE_MS = 30_000  # for a page on a machine that does other work, too
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items):
@@ -147,6 +149,20 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def follow(target: Locator, key: str = "") -> None:
+    """Click (or press a key on) what leads to another page, and wait for that page: a click alone does not."""
+    with target.page.expect_navigation():
+        target.press(key) if key else target.click()
+
+
+def go_on(page: Page, previous: str) -> None:
+    """Wait until the rating page shows another response: it changes its own address, without a navigation."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while previous in page.url:
+        assert time.monotonic() < end, f"still on {page.url}"
+        page.wait_for_timeout(50)
+
+
 @pytest.fixture
 def new_context(chromium):
     """new_context(language="en", width=1280, height=720, dark=False) -> a browser profile that reports trouble."""
@@ -159,7 +175,7 @@ def new_context(chromium):
             color_scheme="dark" if dark else "light",
             **options,
         )
-        context.set_default_timeout(30_000)  # the first report of a site takes some seconds, more beside other work
+        context.set_default_timeout(PATIENCE_MS)
         context.add_cookies([
             {"name": "django_language", "value": language, "domain": "127.0.0.1", "path": "/"}
         ])  # fmt: skip
@@ -194,8 +210,7 @@ def enter():
     def go(context: BrowserContext, link: str) -> Page:
         page = context.new_page()
         page.goto(link)
-        page.locator("main form button").first.click()
-        page.wait_for_load_state()
+        follow(page.locator("main form button").first)
         return page
 
     return go

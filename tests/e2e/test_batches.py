@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import follow
 from tests.e2e.test_pages import check, said
 from tests.e2e.test_people import admin_link
 
@@ -35,21 +36,21 @@ def dataset(site) -> str:
 def test_from_a_systems_page_to_a_batch_that_is_paused_and_goes_on(site, new_context, enter, dataset):
     page = enter(new_context(), admin_link(site))
     page.goto(f"{site.url}/systems/")
-    page.get_by_role("link", name="E2E Toy").click()
-    page.get_by_role("link", name="How it answers").click()
+    follow(page.get_by_role("link", name="E2E Toy"))
+    follow(page.get_by_role("link", name="How it answers"))
     wrong = check(page)
-    page.get_by_role("link", name="Endpoint").click()
+    follow(page.get_by_role("link", name="Endpoint"))
     wrong += check(page)
-    page.get_by_role("link", name="Local model").click()
+    follow(page.get_by_role("link", name="Local model"))
     page.get_by_label("Folder of the weights").fill("toy")
-    page.get_by_role("button", name="Save").click()
+    follow(page.get_by_role("button", name="Save"))
     expect(page.get_by_text("Saved.")).to_be_visible()
 
-    page.get_by_role("link", name="Let it answer …").click()
+    follow(page.get_by_role("link", name="Let it answer …"))
     expect(page.get_by_label("E2E Toy")).to_be_checked()
     page.get_by_label("Dataset", exact=False).last.select_option(label=dataset)
     wrong += check(page)
-    page.get_by_role("button", name="See what it will take").click()
+    follow(page.get_by_role("button", name="See what it will take"))
     expect(page.get_by_role("row").filter(has_text="E2E Toy")).to_contain_text("by the rule below")
     wrong += check(page)
     page.get_by_role("button", name="Launch").dblclick()

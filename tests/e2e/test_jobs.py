@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import follow
 from tests.e2e.test_pages import check, said
 from tests.e2e.test_people import admin_link
 
@@ -45,12 +46,12 @@ def test_the_pages_follow_a_job_and_stop_it(site, new_context, enter, job):
     expect(row).to_contain_text("60 / 100")
 
     page.get_by_label("State").select_option("failed")
-    page.get_by_role("button", name="Show").click()
+    follow(page.get_by_role("button", name="Show"))
     expect(page.get_by_role("row").filter(has_text="test.failed")).to_be_visible()
     expect(row).to_have_count(0)
 
     page.goto(f"{site.url}/jobs/")
-    row.get_by_role("link").click()
+    follow(row.get_by_role("link"))
     expect(page.locator("#log")).to_contain_text("loading weights")
     wrong += check(page)
     page.get_by_role("button", name="Cancel").dblclick()

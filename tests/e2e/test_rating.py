@@ -9,13 +9,15 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import follow, go_on
+
 
 @pytest.fixture
 def study(site):
     return site.seed(n_items=2, n_systems=2)
 
 
-def wait_for(page, expression: str, seconds: float = 10) -> None:
+def wait_for(page, expression: str, seconds: float = 30) -> None:
     """Until the expression holds. (Playwright's own wait evaluates a string in the page, which its policy forbids.)"""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -49,13 +51,6 @@ def wait_until_saved(page):
 
 def current_id(page) -> str:
     return page.url.rstrip("/").rsplit("/", 1)[1]
-
-
-def go_on(page, previous: str):
-    end = time.monotonic() + 10
-    while previous in page.url:
-        assert time.monotonic() < end, f"still on {page.url}"
-        page.wait_for_timeout(50)
 
 
 def rate_one(page):
@@ -206,7 +201,7 @@ def test_an_answer_lost_after_the_commit_is_asked_for_again(site, study, new_con
 
     context.route("**/rating", lose)
     rate_one(page)
-    for _ in range(20):
+    for _ in range(120):
         if page.locator("#retry").is_visible():
             page.locator("#retry").click()
         page.wait_for_timeout(250)
@@ -266,8 +261,7 @@ def test_a_session_that_ended_loses_nothing(site, study, new_context, enter):
     expect(page.locator("#signed-out")).to_be_visible()
     other = context.new_page()
     other.goto(site.seed(again=study["seat_pks"][0])["link"])
-    other.locator("main form button").first.click()
-    other.wait_for_load_state()
+    follow(other.locator("main form button").first)
     other.close()
     page.bring_to_front()
     expect(page.locator("#signed-out")).to_be_hidden()  # it noticed by itself
@@ -290,16 +284,14 @@ def test_somebody_elses_session_in_the_same_browser_loses_nothing(site, study, n
     wait_until_saved(page)
     other = context.new_page()
     other.goto(study["rater_links"][1])
-    other.locator("main form button").first.click()
-    other.wait_for_load_state()
+    follow(other.locator("main form button").first)
     page.bring_to_front()
     page.keyboard.press("1")
     expect(page.locator("#signed-out")).to_be_visible()
     assert site.rows("SELECT COUNT(*) FROM annotation_ratingevent e JOIN annotation_placement p ON p.id = "
                      "e.placement_id WHERE p.public_id = ?", before.replace("-", "")) == [(0,)]  # fmt: skip
     other.goto(site.seed(again=study["seat_pks"][0])["link"])
-    other.locator("main form button").first.click()
-    other.wait_for_load_state()
+    follow(other.locator("main form button").first)
     page.bring_to_front()
     expect(page.locator("#signed-out")).to_be_hidden()
     wait_until_saved(page)
@@ -320,7 +312,6 @@ def test_a_content_notice_comes_before_the_text(site, new_context, enter):
     study = site.seed(n_items=2, n_systems=2, risky=True)
     page = enter(new_context(), study["rater_links"][0])
     for _ in range(4):
-        page.wait_for_timeout(300)
         if page.locator("#notice").is_visible():
             break
         rate_one(page)
@@ -351,8 +342,7 @@ def test_it_works_without_a_script(site, study, new_context, enter):
     for _ in range(4):
         for name in ("content", "empathy", "helpfulness", "safety"):
             page.locator(f"input[name={name}][value='1']").check()
-        page.locator("#submit").click()
-        page.wait_for_load_state()
+        follow(page.locator("#submit"))
     expect(page.locator("h1")).to_have_text("All done. Thank you.")
     assert len(finals(site, study)) == 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.e2e.conftest import follow
 from tests.e2e.test_pages import check, said
 from tests.e2e.test_people import admin_link
 
@@ -40,14 +41,14 @@ def test_from_the_questions_to_a_run_that_is_stopped_and_goes_on(site, new_conte
     page = enter(new_context(), admin_link(site))
     page.goto(f"{site.url}/training/")
     wrong = check(page)
-    page.get_by_role("link", name="Train a model …").click()
+    follow(page.get_by_role("link", name="Train a model …"))
     page.get_by_label("Name of the run").fill("E2E run")
     page.get_by_label("Corpus", exact=True).select_option(label=corpus)
     page.get_by_label("Steps optional", exact=True).fill("8")
     page.get_by_label("Steps of the warm-up").fill("2")
     page.get_by_text("Rarer settings").click()
     wrong += check(page)
-    page.get_by_role("button", name="See what it will take").click()
+    follow(page.get_by_role("button", name="See what it will take"))
     expect(page.get_by_text("steps = 8")).to_be_visible()
     wrong += check(page)
     page.get_by_role("button", name="Launch").dblclick()
@@ -84,7 +85,7 @@ def test_from_the_questions_to_a_run_that_is_stopped_and_goes_on(site, new_conte
     )
     expect(page.get_by_role("heading", name="Answers to held-out samples")).to_be_visible()  # the page came anew
     wrong += check(page)
-    page.get_by_role("link", name="E2E run").click()
+    follow(page.get_by_role("link", name="E2E run"))
     expect(page.get_by_role("heading", name="Where it comes from")).to_be_visible()
     wrong += check(page)
     assert not wrong, said(wrong)
