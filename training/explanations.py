@@ -21,6 +21,14 @@ EXPLANATIONS: Explanations = {
     "OutOfMemory": gettext_lazy(
         "It does not fit the memory. Recompute activations, shorten rows, take more devices, or train an adapter."
     ),
+    "DeviceTooSmall": gettext_lazy(
+        "The worker’s device has less memory than was said at the launch, and less than the run needs. Go on with a "
+        "worker whose devices are large enough, or launch a new run for the devices there are."
+    ),
+    "DeviceUnavailable": gettext_lazy(
+        "The worker has fewer GPUs than the run asks for. Go on with a worker that has them, or launch a new run for "
+        "the devices there are."
+    ),
     "LossIsNaN": gettext_lazy(
         "The loss is no number any more (NaN). The last checkpoint is from before; launch a run with a lower rate."
     ),

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from models_runtime.engine.errors import DeviceUnavailable
 from models_runtime.engine.loading import load
 from tests.models_runtime import tiny
 from tests.training.samples import drawn_for_chatglm, some_lengths
@@ -22,7 +24,7 @@ from training.corpus.errors import StoreBroken
 from training.corpus.store import Span, StoreWriter
 from training.finetune import worker
 from training.finetune.config import FinetuneConfig
-from training.finetune.errors import BadConfig, LostPeer
+from training.finetune.errors import BadConfig, DeviceTooSmall, LostPeer
 from training.finetune.protocol import DONE, STOPPED, FinetuneJob
 from training.finetune.telemetry import read_table
 
@@ -157,11 +159,17 @@ def test_a_job_that_cannot_be_is_refused(write_job, change, said):
         FinetuneJob.from_json(data)
 
 
-def test_a_run_tells_what_it_does_and_answers_the_held_out_samples(write_job):
+def test_a_run_tells_what_it_does_and_answers_the_held_out_samples(write_job, monkeypatch):
+    monkeypatch.setattr(worker, "SECONDS_BETWEEN_SIGNS", 0)
     job, _ = write_job()
+    job = dataclasses.replace(job, needed_bytes=1e18)  # a guess does not keep a CPU from trying
     told = in_this_process(job)
     kinds = [message["type"] for message in told]
-    assert kinds[:2] == ["note", "ready"] and kinds[-2:] == ["answers", "done"]
+    assert kinds[:3] == ["hardware", "note", "ready"] and kinds[-2:] == ["answers", "done"]
+    assert told[0]["devices"] == 1 and told[0]["memory_bytes"] == worker.machine_bytes() > 2**20
+    signs = [(message["n_done"], message["n_total"]) for message in told if message["type"] == "answering"]
+    assert signs[0] == (0, 2) and (1, 2) in signs and signs[-1] == (2, 2) and signs == sorted(signs)
+    assert len(signs) > 3  # it gives signs of life while the first answer is being written
     assert kinds.count("evaluation") == 2 and kinds.count("checkpoint") == 8
     answers, done = told[-2:]
     assert answers["n"] == 2 and "protocol:chatglm" in answers["scores"]["bleu_4"]["signature"]
@@ -214,6 +222,30 @@ def test_two_processes_make_the_losses_of_one(write_job, reference, tmp_path):
     one, other = load(job.folder / "export").model, load(tmp_path / "reference" / "export").model
     for name, value in one.named_parameters():
         assert torch.allclose(value, other.get_parameter(name), atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("n_there", "memory_gib", "error"),
+    [(1, 40, DeviceTooSmall), (0, 80, DeviceUnavailable), (1, 80, StoreBroken)],  # the last: it goes on to the corpus
+)
+def test_the_device_that_is_there_counts_not_the_one_that_was_stated(tmp_path, monkeypatch, n_there, memory_gib, error):
+    about = SimpleNamespace(name="NVIDIA Toy", total_memory=memory_gib * 2**30)
+    for name, answer in (
+        ("is_available", lambda: n_there > 0),
+        ("device_count", lambda: n_there),
+        ("get_device_properties", lambda device: about),
+    ):
+        monkeypatch.setattr(torch.cuda, name, answer)
+    nowhere = tmp_path / "nowhere"
+    job = FinetuneJob(nowhere, nowhere, nowhere, CONFIG, device="cuda", needed_bytes=50 * 2**30)
+    told: list[dict] = []
+    with pytest.raises(error) as caught:
+        worker.run(job, told.append, lambda: False)
+    if n_there:
+        assert told == [{"type": "hardware", "device": "NVIDIA Toy", "memory_bytes": memory_gib * 2**30, "devices": 1}]
+    if error is DeviceTooSmall:
+        assert "about 50.0 GiB" in str(caught.value) and "NVIDIA Toy has 40.0 GiB" in str(caught.value)
+        assert worker.failure_of(caught.value) == (78, "DeviceTooSmall", True)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ def test_stopped_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(c
     job = run(first)
     assert (job.state, job.error) == ("done", "")
     first.refresh_from_db()
+    assert first.facts["device"] == "cpu" and first.facts["memory_bytes"] > 0 and first.facts["devices"] == 1
     assert first.facts["step"] == stopped_at and (job.n_done, job.n_total) == (n_steps, n_steps)
     assert job.result == {"run": str(first.public_id), "system": "tuned-toy"}
     settings = Runtime.objects.get(system=first.system).value

@@ -89,3 +89,10 @@ class LostPeer(FinetuneError):
     exit_code = 77
     error_class = "LostPeer"
     is_final = False
+
+
+class DeviceTooSmall(FinetuneError):
+    """The device that is there has less memory than the run was estimated to need."""
+
+    exit_code = 78
+    error_class = "DeviceTooSmall"

@@ -46,8 +46,14 @@ def answer_held_out(
     *,
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Answers | None:
-    """Answers to the first `n_generated` held-out samples, sampled as in the paper; None if it was asked to stop."""
+    """Answers to the first `n_generated` held-out samples, sampled as in the paper; None if it was asked to stop.
+
+    on_progress(answered, of so many): at the start and after each answer.  should_stop: asked before every token.
+    """
+    n = min(config.n_generated, len(held_out))
+    on_progress(0, n)
     is_adapter = config.method == "lora"
     loaded = load(
         base if is_adapter else exported,
@@ -63,7 +69,6 @@ def answer_held_out(
             "max_new_tokens": config.max_target_tokens,
         }
     )
-    n = min(config.n_generated, len(held_out))
     n_first = 1 if loaded.family == "chatglm" else 0  # `<sop>` has a label, and is part of the prompt all the same
     rows, references = [], []
     for number in range(n):
@@ -75,6 +80,7 @@ def answer_held_out(
     for row in Batch(loaded.model, loaded.stop_ids, decoding).run(rows, should_stop):
         written = [token for token in row.tokens if token not in loaded.stop_ids]
         texts[int(row.work.item)] = "" if row.error_code else speaker.decode(written)
+        on_progress(len(texts), n)
     if len(texts) < n:
         return None
     answers = [texts[number] for number in range(n)]

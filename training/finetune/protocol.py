@@ -29,6 +29,7 @@ class FinetuneJob:
     base: a model's folder.  corpus, held_out: prepared stores; without held_out nothing is evaluated.
     processes: 1, or as many as there are devices to train on; then torchrun starts them.
     threads: of each process on a CPU; None leaves it to torch.
+    needed_bytes: of one device, by an estimate for hardware that somebody stated; None where the devices were asked.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class FinetuneJob:
     processes: int = 1
     threads: int | None = None
     digest_cache: Path | None = None
+    needed_bytes: float | None = None
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):

@@ -2,11 +2,13 @@
 
 It writes one JSON object per line on standard output:
 
+    {"type": "hardware", "device", "memory_bytes", "devices"}            what is there, before anything is loaded
     {"type": "ready", "step", "steps", "corpus_hash", "base_digest", "device", "attention", "versions", …}
     {"type": "progress", "n_done", "n_total"}                            about once a second
     {"type": "step", "step", "loss", "learning_rate", "tokens_per_second", "mfu", …}    with it; all are in steps.csv
     {"type": "evaluation", "step", "loss", …}    {"type": "checkpoint", "step", "name", "seconds"}
     {"type": "note", "text"}                                             something a person should know
+    {"type": "answering", "n_done", "n_total"}                           held-out samples, after each and now and then
     {"type": "answers", "n", "decoding", "scores"}                       at the end, BLEU and ROUGE
     {"type": "done", "folder", "loss", "held_out_loss", …}               or "stopped"
     {"type": "failed", "error_class", "error", "is_final"}               last words before an exit code of failure
@@ -26,6 +28,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +42,15 @@ from models_runtime.engine.generation import is_out_of_memory
 from models_runtime.engine.loading import adapter_digest, weights_digest
 from training.corpus.errors import CorpusError
 from training.corpus.store import Store
-from training.finetune.errors import BadConfig, BadData, BadModel, DiskTooFull, FinetuneError, LostPeer
+from training.finetune.errors import (
+    BadConfig,
+    BadData,
+    BadModel,
+    DeviceTooSmall,
+    DiskTooFull,
+    FinetuneError,
+    LostPeer,
+)
 from training.finetune.evaluation import answer_held_out
 from training.finetune.export import write_card
 from training.finetune.loop import Emit, Outcome, Run, train
@@ -57,6 +68,7 @@ from training.finetune.protocol import (
 
 # How torch and its transports say that the other side is gone.
 PEER_SIGNS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited", "timed out waiting")
+SECONDS_BETWEEN_SIGNS = 10.0  # while the held-out samples are answered
 
 
 def run(job: FinetuneJob, emit: Emit, should_stop: Callable[[], bool]) -> int:
@@ -65,6 +77,7 @@ def run(job: FinetuneJob, emit: Emit, should_stop: Callable[[], bool]) -> int:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     device = _device(job)
+    _look_at_hardware(job, device, emit if rank == 0 else None)
     check: Literal["content", "sizes"] = "content" if rank == 0 else "sizes"
     whole = Run(
         folder=job.folder,
@@ -126,8 +139,21 @@ def launch(job_file: str, job: FinetuneJob, emit: Emit) -> int:
 def _answer(run: Run, outcome: Outcome, emit: Emit, should_stop: Callable[[], bool]) -> None:
     if outcome.exported is None or run.held_out is None or not run.config.n_generated:
         return
+    told, told_at = (0, 0), time.monotonic()
+
+    def tell(n_done: int, n_total: int) -> None:
+        nonlocal told, told_at
+        told, told_at = (n_done, n_total), time.monotonic()
+        emit({"type": "answering", "n_done": n_done, "n_total": n_total})
+
+    def look() -> bool:
+        """Before every token; the first answer may take an hour on a small machine."""
+        if time.monotonic() - told_at >= SECONDS_BETWEEN_SIGNS:
+            tell(*told)
+        return should_stop()
+
     answers = answer_held_out(
-        run.base, outcome.exported, run.config, run.held_out, device=run.device, should_stop=should_stop
+        run.base, outcome.exported, run.config, run.held_out, device=run.device, should_stop=look, on_progress=tell
     )
     if answers is None:
         emit({"type": "note", "text": "stopped before the held-out samples were answered; the weights are complete"})
@@ -172,6 +198,30 @@ def _device(job: FinetuneJob) -> torch.device:
             "or set device to cpu"
         )
     return torch.device("cuda", number)
+
+
+def _look_at_hardware(job: FinetuneJob, device: torch.device, emit: Emit | None) -> None:
+    """Tell what is there. Raises DeviceTooSmall where a GPU has less memory than the estimate says is needed.
+
+    On a CPU the system has the last word: part of what is counted there never lies in memory at once, and it can swap.
+    """
+    if device.type == "cpu":
+        name, n_bytes, n_devices = "cpu", machine_bytes(), 1
+    else:
+        about = torch.cuda.get_device_properties(device)
+        name, n_bytes, n_devices = about.name, about.total_memory, torch.cuda.device_count()
+    if emit is not None:
+        emit({"type": "hardware", "device": name, "memory_bytes": n_bytes, "devices": n_devices})
+    if device.type != "cpu" and job.needed_bytes is not None and job.needed_bytes > n_bytes:
+        raise DeviceTooSmall(
+            f"the run needs about {job.needed_bytes / 2**30:.1f} GiB on each device, and {name} has "
+            f"{n_bytes / 2**30:.1f} GiB"
+        )
+
+
+def machine_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def failure_of(error: BaseException) -> tuple[int, str, bool]:

@@ -27,8 +27,10 @@ from jobs.logs import log_tail
 from jobs.models import Job
 from models_runtime.models import RuntimeVersion
 from training.finetune.config import FinetuneConfig
+from training.finetune.hardware import peak_tflops
 from training.finetune.protocol import CHECKPOINTS, EVALUATIONS, MARKER, STEPS
 from training.models import TrainingRun
+from training.services.runs import ANSWERING, WRITING
 
 GIB = 2**30
 RUNS_SHOWN = 100
@@ -130,6 +132,12 @@ class RunPage:
         return found
 
     @property
+    def other_device(self) -> str:
+        """The kind of device that hours were estimated for, if another one was there."""
+        stated, found = self.run.cost.get("hardware", {}).get("name", ""), self.run.facts.get("device", "")
+        return stated if found and peak_tflops(stated) and stated not in found else ""
+
+    @property
     def mfu_formula(self) -> str:
         """As hardware.MFU_FORMULA, in the reader's language."""
         return _("FLOPs the samples need / (seconds × devices × peak), without padding and recomputation")
@@ -150,9 +158,23 @@ def run_page(run: TrainingRun) -> RunPage:
         state=state,
         tone=tone,
         numbers=numbers_of(newest, run.facts) if newest else (),
-        remaining=duration(float(newest["remaining_seconds"])) if newest else "",
+        remaining=_remaining(run, newest),
         checkpoints=saved(run.folder),
     )
+
+
+def _remaining(run: TrainingRun, newest: Row | None) -> str:
+    if run.job and run.job.message in (WRITING, ANSWERING):  # the steps are over
+        return job_row(run.job).time_left
+    return duration(float(newest["remaining_seconds"])) if newest else ""
+
+
+def steps_of(run: TrainingRun) -> int | None:
+    """How many steps it has taken, as its job says; None before the first."""
+    steps: int | None = run.config.get("steps")
+    if run.system_id or (run.job and run.job.message in (WRITING, ANSWERING)):
+        return steps
+    return run.job.n_done if run.job and run.job.n_total else None
 
 
 def state_of(run: TrainingRun) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings as site
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -48,11 +48,11 @@ from training.models import Corpus, TrainingRun
 TRAIN = "training.run"
 MAX_ATTEMPTS = 5  # of a job: a run of days may meet more than one accident
 GRACE_SECONDS = 15 * 60.0  # between asking the child to stop and killing it: a step, and a checkpoint on a slow disk
-SILENT_SECONDS = 2 * 3600.0  # loading, a long step, writing the weights and answering held-out samples say little
+SILENT_SECONDS = 2 * 3600.0  # loading, a long step and writing the weights say little
 LEAKS_KEPT = 50
 DTYPES: Mapping[Precision, DType] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LOADING, STEPPING = gettext_noop("Loading the base model"), gettext_noop("Training")
-WRITING = gettext_noop("Writing the weights and answering held-out samples")
+WRITING, ANSWERING = gettext_noop("Writing the weights"), gettext_noop("Answering held-out samples")
 Intent = TrainingRun.Intent
 
 
@@ -142,24 +142,27 @@ def launch_run(launch: Launch, seen: Foresight, *, accepts_leaks: bool = False, 
             raise RunRefused(_("There is a run of this name already."), field="name")
         if System.objects.filter(name=launch.system_name or launch.name).exists():
             raise RunRefused(_("There is a system of this name already."), field="system_name")
-        run, is_new = TrainingRun.objects.get_or_create(
-            public_id=launch.public_id,
-            defaults={
-                "name": launch.name,
-                "corpus": launch.corpus,
-                "content_hash": seen.content_hash,
-                "base": str(seen.base),
-                "config": launch.config.to_json(),
-                "device": launch.device,
-                "processes": launch.processes,
-                "queue": launch.queue,
-                "cost": asdict(seen.cost),
-                "leaks": seen.leaks[:LEAKS_KEPT],
-                "system_name": launch.system_name,
-                "decoding": launch.decoding,
-                "created_by": by,
-            },
-        )
+        try:
+            run, is_new = TrainingRun.objects.get_or_create(
+                public_id=launch.public_id,
+                defaults={
+                    "name": launch.name,
+                    "corpus": launch.corpus,
+                    "content_hash": seen.content_hash,
+                    "base": str(seen.base),
+                    "config": launch.config.to_json(),
+                    "device": launch.device,
+                    "processes": launch.processes,
+                    "queue": launch.queue,
+                    "cost": asdict(seen.cost),
+                    "leaks": seen.leaks[:LEAKS_KEPT],
+                    "system_name": launch.system_name,
+                    "decoding": launch.decoding,
+                    "created_by": by,
+                },
+            )
+        except IntegrityError as error:  # another run took the name since we looked
+            raise RunRefused(_("There is a run of this name already."), field="name") from error
         if is_new:
             _enqueue(run, by=by)
             record("run.launched", by=by, run=str(run.public_id), corpus=seen.content_hash, leaks=len(seen.leaks))
@@ -259,20 +262,27 @@ def train_run(running: RunningJob, run: TrainingRun) -> TrainingRun:
     job = replace(
         _job(run.public_id, run.corpus, Path(run.base), config, run.device, run.processes),  # type: ignore[arg-type]
         held_out=held_out,
+        needed_bytes=sum(run.cost.get("memory", {}).values()) or None,
     )
+    facts: dict[str, Any] = {}
 
     def hear(message: Message) -> None:
         kind = message["type"]
+        if kind in ("hardware", "ready"):
+            facts.update(message)
+            TrainingRun.objects.filter(pk=run.pk).update(facts=facts)
         if kind == "ready":
-            TrainingRun.objects.filter(pk=run.pk).update(facts=message)
             running.heartbeat(message=STEPPING)
         elif kind == "checkpoint" and message["step"] == config.steps:
             running.heartbeat(message=WRITING)
+        elif kind == "answering":
+            running.heartbeat(n_done=message["n_done"], n_total=message["n_total"], message=ANSWERING)
         elif kind == "done":
             card = json.loads((run.folder / EXPORT / CARD).read_text(encoding="utf-8"))
             with transaction.atomic():
                 running.hold()
                 register_run(run, card)
+            running.heartbeat(n_done=config.steps, n_total=config.steps)  # after it: a wish to stop is told here
 
     run.folder.mkdir(parents=True, exist_ok=True)
     job_file = run.folder / "job.json"
