@@ -52,6 +52,15 @@ def test_broken_records_are_shown_in_words(weights, tmp_path):
     assert "not valid JSON" in str(refused.value)
 
 
+def test_a_file_that_is_no_utf_8_is_named(weights, tmp_path):
+    path = release(tmp_path / "a.json")
+    path.write_bytes(path.read_text(encoding="utf-8").encode("gb18030"))
+    _, complained = prepare(weights, tmp_path / "out", path, test_share=0.0)
+    assert "a.json was read as GB18030" in complained
+    card = json.loads((tmp_path / "out" / "corpus.json").read_text())
+    assert [source["encoding"] for source in card["sources"]] == ["gb18030"]
+
+
 def test_it_cleans_by_rules_and_review(weights, tmp_path):
     rows = [
         {"key": "1", "turns": messages("我很累", roles=("client", "counsellor")), "reference": "辛苦了"},

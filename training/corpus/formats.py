@@ -65,11 +65,12 @@ class Reading:
     """What reading has brought up so far: filled while dialogues are taken from `read_dialogues`.
 
     counts: dialogues read, and what was mended on the way (empty turns, merged neighbours, control characters).
-    problems: the first broken records, each with its place.
+    problems: the first broken records, each with its place.  encoding: as annotation.formats tells it.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+    encoding: str = ""
 
 
 class _Tolerant(Findings):
@@ -121,6 +122,7 @@ def read_dialogues(
         raise SourceRefused(f"{source.name}: {reason}", findings.problems, n) from None
     finally:
         reading.problems += findings.problems
+        reading.encoding = findings.encoding
         reading.counts.update(findings.counts)
         reading.counts["n_broken"] += findings.n_broken
         reading.counts["n_dialogues_read"] += n_read

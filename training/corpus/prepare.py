@@ -138,7 +138,7 @@ def prepare(
                         collector.add(dialogue)
                 on_progress(tally.counts["n_dialogues_read"], sum(writer.n_samples for writer in writers.values()))
         if not writers["train"].n_samples:
-            raise CorpusError("No sample is left to train on; " + _in_words(tally.counts))
+            raise CorpusError(f"No sample is left to train on; {_in_words(tally.counts) or 'the files hold no dialogue'}")
         card = {
             "format": FORMAT,
             "sources": read,
@@ -280,6 +280,7 @@ def _encoded(
             {
                 "name": source.name,
                 "sha256": digest(source),
+                "encoding": reading.encoding,
                 "counts": dict(sorted(reading.counts.items())),
                 "problems": [problem.to_json() for problem in reading.problems],
             }

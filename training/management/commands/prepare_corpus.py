@@ -106,6 +106,9 @@ class Command(BaseCommand):
         except (CorpusError, EngineError, BadTemplate) as error:
             raise CommandError(str(error)) from error
         for source in card["sources"]:
+            if "gb18030" in source["encoding"]:  # which also takes what is neither, such as Big5, for Chinese
+                name = problems.plain(source["name"])
+                self.stderr.write(f"{name} was read as GB18030, since it is no UTF-8; see that its samples make sense.")
             self.stderr.write("\n".join(_sentences([Problem.from_json(problem) for problem in source["problems"]])))
         self.stdout.write(_report(options["folder"], card))
 
