@@ -147,6 +147,24 @@ def test_two_runs_do_not_write_one_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_a_run_that_ends_while_another_one_begins_keeps_its_folder(tmp_path, monkeypatch, has_failed):
+    """The other one has opened what was being written, and claims it when it has gone elsewhere."""
+    (tmp_path / ".store.partial").mkdir()
+    claim = module.fcntl.flock
+
+    def late(handle, how):
+        (tmp_path / ".store.partial").rename(tmp_path / "store")
+        if has_failed:
+            (tmp_path / ".store.partial").mkdir()  # of a third one, which has its own claim
+        claim(handle, how)
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    with pytest.raises(FolderTaken, match="just now"), whole_folder(tmp_path / "store"):
+        pass
+    assert (tmp_path / "store").is_dir() and (tmp_path / ".store.partial").is_dir() == has_failed
+
+
 def test_a_failed_run_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), whole_folder(tmp_path / "store") as partial:
         (partial / "half").write_text("x")

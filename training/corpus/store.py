@@ -196,6 +196,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FolderTaken(f"Another run is writing {folder}; wait for it, or choose another name") from error
+        if not _is_at(partial, handle):  # between our opening and our claim
+            raise FolderTaken(f"Another run wrote {folder} just now; look at it, or choose another name")
         _clear(partial)
         try:
             with disk_errors(folder):
@@ -289,6 +291,13 @@ def _read_marker(folder: Path) -> dict[str, Any]:
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     # An empty file cannot be mapped.
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
+
+
+def _is_at(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _clear(folder: Path) -> None:
