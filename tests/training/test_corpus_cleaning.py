@@ -241,7 +241,7 @@ def test_a_persons_verdicts_are_followed_and_mended_turns_are_learnt(tmp_path):
     run(path, tmp_path / "first")
     first, second = lines(tmp_path / "first" / "review.jsonl")
     first["verdict"] = "keep"
-    first["dialogue"]["turns"][0]["content"] = "睡不着"
+    first["dialogue"]["turns"][0]["content"] = "睡不着\u2028"  # a line break to some, and no line of the file
     second["verdict"] = "remove"
     review = read_review(jsonl(tmp_path / "review.jsonl", [first, second]))
     card = run(path, tmp_path / "second", review=review)

@@ -312,7 +312,7 @@ def read_review(path: Path) -> Review:
     """The verdicts of a queue. Raises CorpusError that names the line if one cannot be understood."""
     review = Review()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would split at U+2028 as well
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} cannot be read as a queue of dialogues: {error}") from error
     for number, line in enumerate(lines, 1):
