@@ -446,9 +446,7 @@ class BatchForm(forms.Form):
 
 
 class LimitsForm(forms.Form):
-    """The most that each priced system may cost, and the name of the batch that is to be."""
-
-    batch = forms.UUIDField(widget=forms.HiddenInput)
+    """The most that each priced system may cost."""
 
     def __init__(self, *args: Any, priced: dict[System, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from annotation.errors import DomainError
 from annotation.views.access import for_roles, person_of, uses_htmx
+from annotation.views.once import KEY, key_of, keyed, launch_id, launched_once
 from jobs.tasks import conclude
 from models_runtime.forms import BatchForm, LimitsForm
 from models_runtime.models import GenerationBatch
@@ -39,34 +40,43 @@ def batch_list(request: HttpRequest) -> HttpResponse:
 
 @for_roles("admin")
 @require_safe
+@keyed
 def batch_new(request: HttpRequest) -> HttpResponse:
     """The questions; they are sent to the page that says what it will take."""
-    initial: dict[str, Any] = {name: request.GET[name] for name in ("study", "dataset") if name in request.GET}
-    initial["systems"] = request.GET.getlist("systems")
-    return render(request, "models_runtime/batch_new.html", {"form": BatchForm(initial=initial)})
+    initial: dict[str, Any] = request.GET.dict() | {"systems": request.GET.getlist("systems")}
+    return _form_page(request, BatchForm(initial=initial))
+
+
+def _form_page(request: HttpRequest, form: BatchForm, *, status: int = 200) -> HttpResponse:
+    return render(request, "models_runtime/batch_new.html", {"form": form, "key": key_of(request)}, status=status)
 
 
 @for_roles("admin")
 @require_http_methods(["GET", "HEAD", "POST"])
+@keyed
 def batch_confirm(request: HttpRequest) -> HttpResponse:
     """What it will take; sent, the batch is launched. Sent twice, it is launched once."""
     form = BatchForm(request.POST if request.method == "POST" else request.GET)
+    name = launch_id(request, form.fields)
+    return launched_once(request, GenerationBatch, name, "batch_detail", lambda: _confirmed(request, form, name))
+
+
+def _confirmed(request: HttpRequest, form: BatchForm, name: UUID) -> HttpResponse:
     if not form.is_valid():
-        return render(request, "models_runtime/batch_new.html", {"form": form}, status=422)
+        return _form_page(request, form, status=422)
     try:
         ids = form.questions().item_ids()
         estimates = [estimate(s, ids, repeats=form.cleaned_data["repeats"]) for s in form.cleaned_data["systems"]]
     except (DomainError, BadSettings) as error:
         form.add_error(None, error.message if isinstance(error, DomainError) else str(error))
-        return render(request, "models_runtime/batch_new.html", {"form": form}, status=422)
+        return _form_page(request, form, status=422)
     priced = {one.system: one.money.currency for one in estimates if one.money}
-    initial: dict[str, Any] = {f"limit-{one.system.slug}": one.money.limit for one in estimates if one.money}
     if request.method != "POST":
-        limits = LimitsForm(priced=priced, initial={"batch": uuid.uuid4(), **initial})
-        return _confirm_page(request, form, limits, estimates, len(ids))
+        initial = {f"limit-{one.system.slug}": one.money.limit for one in estimates if one.money}
+        return _confirm_page(request, form, LimitsForm(priced=priced, initial=initial), estimates, len(ids))
     limits = LimitsForm(request.POST, priced=priced)
     if limits.is_valid():
-        launch = form.launch(limits=limits.limits(), public_id=limits.cleaned_data["batch"])
+        launch = form.launch(limits=limits.limits(), public_id=name)
         try:
             with transaction.atomic():
                 batch = services.launch_batch(launch, by=person_of(request))
@@ -88,11 +98,12 @@ def _confirm_page(
     status: int = 200,
 ) -> HttpResponse:
     told = form.data
-    hidden = [(name, value) for name in form.fields for value in told.getlist(name)]  # type: ignore[attr-defined]
+    hidden = [(name, value) for name in (KEY, *form.fields) for value in told.getlist(name)]  # type: ignore[attr-defined]
     context = {
         "form": form,
         "limits": limits,
         "hidden": hidden,
+        "back": urlencode(hidden),
         "estimates": estimates,
         "n_items": n_items,
         "n_new": sum(one.n_new for one in estimates),

@@ -48,6 +48,8 @@ NOBODY = {"login": "nobody", "password": "wrong guess here"}
 PASSWORD = "correct horse battery"  # the researcher has one; everybody else came in by a link
 NEW_PASSWORD = {"password1": "a fine long sentence", "password2": "a fine long sentence"}
 
+LAUNCH = {"key": "6f2a1c1e-5c8e-4a52-9d0b-3f4a5b6c7d8e"}  # without one, such a page is asked for again with one
+
 # fmt: off
 TABLE = [
     #   name                        method  of            anon rater other resea other admin  body
@@ -183,9 +185,9 @@ TABLE = [
     Row("template_detail",          "GET",  "template",   302, 404, 404, 404, 404, 200),
     Row("template_detail",          "POST", "template",   302, 404, 404, 404, 404, 422),
     Row("batch_list",               "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("batch_new",                "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("batch_confirm",            "GET",  "",           302, 404, 404, 404, 404, 422),
-    Row("batch_confirm",            "POST", "",           302, 404, 404, 404, 404, 422),
+    Row("batch_new",                "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("batch_confirm",            "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("batch_confirm",            "POST", "",           302, 404, 404, 404, 404, 422, LAUNCH),
     Row("batch_detail",             "GET",  "batch",      302, 404, 404, 404, 404, 200),
     Row("batch_pause",              "POST", "batch",      302, 404, 404, 404, 404, 302),
     Row("batch_resume",             "POST", "batch",      302, 404, 404, 404, 404, 302),
@@ -193,9 +195,9 @@ TABLE = [
     Row("batch_retry",              "POST", "batch",      302, 404, 404, 404, 404, 302),
     # --- training ---
     Row("run_list",                 "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("run_new",                  "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("run_confirm",              "GET",  "",           302, 404, 404, 404, 404, 422),
-    Row("run_confirm",              "POST", "",           302, 404, 404, 404, 404, 422),
+    Row("run_new",                  "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("run_confirm",              "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("run_confirm",              "POST", "",           302, 404, 404, 404, 404, 422, LAUNCH),
     Row("run_detail",               "GET",  "run",        302, 404, 404, 404, 404, 200),
     Row("run_fragment",             "GET",  "run",        302, 404, 404, 404, 404, 200),
     Row("run_table",                "GET",  "run table",  302, 404, 404, 404, 404, 200),
@@ -203,8 +205,8 @@ TABLE = [
     Row("run_resume",               "POST", "run",        302, 404, 404, 404, 404, 302),
     # --- corpora ---
     Row("corpus_list",              "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("corpus_new",               "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("corpus_new",               "POST", "",           302, 404, 404, 404, 404, 422),
+    Row("corpus_new",               "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("corpus_new",               "POST", "",           302, 404, 404, 404, 404, 422, LAUNCH),
     Row("corpus_detail",            "GET",  "corpus",     302, 404, 404, 404, 404, 200),
     Row("corpus_figure",            "GET",  "corpus figure", 302, 404, 404, 404, 404, 200),
     Row("corpus_remove",            "POST", "corpus",     302, 404, 404, 404, 404, 302),
@@ -214,8 +216,8 @@ TABLE = [
     Row("corpus_decide",            "POST", "corpus case", 302, 404, 404, 404, 404, 302, {"verdict": "keep"}),
     Row("corpus_again",             "POST", "corpus",     302, 404, 404, 404, 404, 302),
     Row("rewriting_list",           "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("rewriting_new",            "GET",  "",           302, 404, 404, 404, 404, 200),
-    Row("rewriting_new",            "POST", "",           302, 404, 404, 404, 404, 422),
+    Row("rewriting_new",            "GET",  "",           302, 404, 404, 404, 404, 302),
+    Row("rewriting_new",            "POST", "",           302, 404, 404, 404, 404, 422, LAUNCH),
     Row("rewriting_detail",         "GET",  "rewriting",  302, 404, 404, 404, 404, 200),
     Row("rewriting_pause",          "POST", "rewriting",  302, 404, 404, 404, 404, 302),
     Row("rewriting_resume",         "POST", "rewriting",  302, 404, 404, 404, 404, 302),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
 from annotation.models import Response, StudyItem
 from annotation.secrets import unseal
+from annotation.views import once
 from jobs import ledger
 from jobs.models import Job
 from models_runtime.endpoints.budget import Price
@@ -26,6 +29,7 @@ from models_runtime.selectors.estimates import estimate
 from models_runtime.services.batches import BatchRefused, Launch, Questions, launch_batch
 from models_runtime.services.runtimes import set_runtime
 from tests import factories
+from tests.at_once import at_once
 from tests.models_runtime.batches import launch, local_system, make_dataset
 
 pytestmark = pytest.mark.django_db
@@ -224,11 +228,11 @@ def test_nobody_else_may_see_how_a_system_answers(as_user, researcher, stranger)
 def test_the_estimate_says_what_it_rests_on(client):
     dataset, system = make_dataset(3), endpoint_system()
     query = {"systems": system.slug, "dataset": dataset.slug, "repeats": 2, "seed": 1, "draw_seed": 1}
-    page = client.get(reverse("batch_confirm"), query).content.decode()
+    page = client.get(reverse("batch_confirm"), query, follow=True).content.decode()
     assert "by the rule below" in page and "unknown" in page
     item = dataset.items.first()
     factories.make_response(item, system, provenance={"tokens_in": 50, "tokens_out": 20})
-    page = client.get(reverse("batch_confirm"), query).content.decode()
+    page = client.get(reverse("batch_confirm"), query, follow=True).content.decode()
     assert "as its latest" in page and "≈ 250" in page and "≈ 100" in page  # five are left
 
 
@@ -240,12 +244,19 @@ def test_money_is_estimated_to_the_last_digit_and_needs_a_limit(client):
     found = estimate(system, list(dataset.items.values_list("pk", flat=True)), repeats=1).money
     # likely: four characters and five for the turn, and the seven of the reference; most: 12 bytes + 16 + 64, and 100
     assert (found.likely, found.most) == (9 + 2 * 7, 12 + 16 + 64 + 2 * 100)
-    query = {"systems": system.slug, "dataset": dataset.slug, "repeats": 1, "seed": 1, "draw_seed": 1}
+    query = {
+        "systems": system.slug,
+        "dataset": dataset.slug,
+        "repeats": 1,
+        "seed": 1,
+        "draw_seed": 1,
+        "key": uuid.uuid4(),
+    }
     url = reverse("batch_confirm")
     assert f'name="limit-{system.slug}" value="292.00"' in client.get(url, query).content.decode().replace("  ", " ")
-    assert client.post(url, {**query, "batch": uuid.uuid4()}).status_code == 422
-    assert client.post(url, {**query, "batch": uuid.uuid4(), f"limit-{system.slug}": "-1"}).status_code == 422
-    answer = client.post(url, {**query, "batch": uuid.uuid4(), f"limit-{system.slug}": "5.5"})
+    assert client.post(url, query).status_code == 422
+    assert client.post(url, {**query, f"limit-{system.slug}": "-1"}).status_code == 422
+    answer = client.post(url, {**query, f"limit-{system.slug}": "5.5"})
     assert answer.status_code == 302 and BatchPart.objects.get().limit == "5.5"
 
 
@@ -255,20 +266,76 @@ def test_money_is_estimated_to_the_last_digit_and_needs_a_limit(client):
 def test_what_cannot_be_launched_is_said_on_the_form(client, changed, settings):
     system, dataset = local_system(settings.MODEL_DIRS[0] / "toy"), make_dataset(3)
     query = {"systems": system.slug, "dataset": dataset.slug, "repeats": 1, "seed": 1, "draw_seed": 1, **changed}
-    answer = client.get(reverse("batch_confirm"), query)
+    answer = client.get(reverse("batch_confirm"), query, follow=True)
     assert (
         answer.status_code == 422 and 'class="error"' in answer.content.decode()
     ) or "notice bad" in answer.content.decode()
 
 
-def test_a_launch_that_is_sent_twice_launches_once(client, settings):
-    system, dataset = local_system(settings.MODEL_DIRS[0] / "toy"), make_dataset(3)
-    query = {"systems": system.slug, "dataset": dataset.slug, "repeats": 1, "seed": 1, "draw_seed": 1, "n": 2}
-    body = {**query, "batch": str(uuid.uuid4())}
-    answers = [client.post(reverse("batch_confirm"), body) for _ in range(2)]
-    assert answers[0]["Location"] == answers[1]["Location"]
+def asked(page) -> dict[str, list[str]]:
+    """What the form of a page would send."""
+    names = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', page.content.decode())
+    return {name: [value for other, value in names if other == name] for name, _ in names if "csrf" not in name}
+
+
+def test_two_tabs_a_reload_and_the_way_back_launch_once(client, settings):
+    systems, dataset = [local_system(settings.MODEL_DIRS[0] / "toy") for _ in range(2)], make_dataset(3)
+    url = reverse("batch_confirm")
+    form = client.get(reverse("batch_new"), {"dataset": dataset.slug}, follow=True)
+    answers = {"systems": [s.slug for s in systems], "dataset": dataset.slug, "study": "", "n": "2"}
+    query = {**asked(form), **answers, "repeats": "1", "seed": "1", "draw_seed": "1"}
+    tabs = [asked(client.get(url, query)) for _ in range(2)]
+    sent = [client.post(url, tab)["Location"] for tab in (*tabs, tabs[0])]
     batch = GenerationBatch.objects.get()
-    assert (batch.n_items, Job.objects.count(), batch.draw) == (2, 1, {"n": 2, "seed": 1})
+    assert set(sent) == {reverse("batch_detail", args=[batch.public_id])}
+    assert (batch.n_items, Job.objects.count(), batch.draw) == (2, 2, {"n": 2, "seed": 1})
+    again = client.get(url, query, follow=True)  # the page that asked, loaded once more
+    assert again.redirect_chain[0][0] == sent[0] and "launched already" in again.content.decode()
+    # The same page with other answers, and the form opened anew, are launches of their own.
+    other = client.post(url, asked(client.get(url, {**query, "repeats": "2"})))
+    anew = client.get(url, {name: value for name, value in query.items() if name != "key"}, follow=True)
+    assert {other["Location"], client.post(url, asked(anew))["Location"], sent[0]} == {
+        reverse("batch_detail", args=[batch.public_id]) for batch in GenerationBatch.objects.all()
+    }
+    assert GenerationBatch.objects.count() == 3
+    assert client.post(url, {name: value for name, value in tabs[0].items() if name != "key"}).status_code == 400
+
+
+def test_what_was_launched_is_found_though_it_could_not_be_launched_now(client, settings, researcher):
+    """The answer to the first click was lost, and the study has been opened since."""
+    system = local_system(settings.MODEL_DIRS[0] / "toy")
+    study = factories.make_study(researcher=researcher)
+    url, query = reverse("batch_confirm"), {"study": study.public_id, "repeats": 1, "seed": 1, "draw_seed": 1}
+    tab = asked(client.get(url, {**query, "systems": system.slug}, follow=True))
+    first = client.post(url, tab)["Location"]
+    factories.open_for_rating(study, by=researcher)
+    assert client.post(url, tab)["Location"] == first
+
+
+def test_the_slower_of_two_comes_to_what_the_faster_one_launched(client, settings, monkeypatch):
+    """It has looked before there was a batch, and finds it when it stores its own."""
+    system, dataset = local_system(settings.MODEL_DIRS[0] / "toy"), make_dataset(3)
+    query = {"systems": system.slug, "dataset": dataset.slug, "repeats": 1, "seed": 1, "draw_seed": 1}
+    tab = asked(client.get(reverse("batch_confirm"), query, follow=True))
+    first = client.post(reverse("batch_confirm"), tab)["Location"]
+    monkeypatch.setattr(once, "_made_before", lambda *_: None)
+    assert client.post(reverse("batch_confirm"), tab)["Location"] == first
+    assert GenerationBatch.objects.count() == Job.objects.count() == 1
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite lets one writer in at a time")
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_launch_at_once_both_come_to_one_batch(client, settings):
+    system, dataset = local_system(settings.MODEL_DIRS[0] / "toy"), make_dataset(3)
+    url, query = reverse("batch_confirm"), {"systems": system.slug, "dataset": dataset.slug}
+    query |= {"repeats": 1, "seed": 1, "draw_seed": 1}
+    for n in (1, 2, 3):
+        tab = asked(client.get(url, query, follow=True))
+        answers = at_once(4, lambda tab=tab: client.post(url, tab))
+        assert GenerationBatch.objects.count() == Job.objects.count() == n
+        assert {answer["Location"] for answer in answers} == {
+            reverse("batch_detail", args=[GenerationBatch.objects.latest("created_at").public_id])
+        }
 
 
 def test_a_sample_is_fixed_at_launch_and_the_same_for_the_same_seed(settings):

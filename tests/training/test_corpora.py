@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,8 @@ from tests import factories
 from tests.training import rows
 from tests.training.corpora import TALK, messages
 from training.corpus import worker
-from training.corpus.store import partial_of
+from training.corpus.encoding import Encoder
+from training.corpus.store import Store, partial_of
 from training.models import Corpus, ReviewCase
 from training.selectors.corpora import case_view, corpus_page, marked, review_page
 from training.services import corpora
@@ -138,26 +138,35 @@ def test_from_files_to_a_reviewed_corpus(settings, toy, admin, researcher, monke
 
     # One is kept, one removed; whoever comes second sees the verdict that stands.
     first, second = ReviewCase.objects.filter(corpus=corpus)
-    assert decide(case=first, verdict="keep", seen="", by=admin).is_taken
-    assert decide(case=first, verdict="keep", seen="", by=admin).is_taken  # a double click
+    words = [text.replace("王小明", "某某") for _role, text in first.turns]
+    assert decide(case=first, verdict="keep", seen="", by=admin, texts=words).is_taken
+    assert decide(case=first, verdict="keep", seen="", by=admin, texts=words).is_taken  # a double click
     late = decide(case=first, verdict="remove", seen="", by=researcher)
     assert not late.is_taken and late.case.verdict == "keep" and late.case.decided_by == admin
     assert decide(case=second, verdict="remove", seen="", by=researcher).is_taken
     assert review_page(corpus).shown is None and review_page(corpus).n_decided == 2
 
-    new_id = uuid.uuid4()
-    again = prepare_again(corpus=corpus, name="reviewed", public_id=new_id, by=admin)
-    assert prepare_again(corpus=corpus, name="reviewed", public_id=new_id, by=admin) == again
+    again = prepare_again(corpus=corpus, name="reviewed", by=admin)
+    assert prepare_again(corpus=corpus, name="reviewed", by=admin) == again
     monkeypatch.setattr(corpora, "run_child", prepare_here)
     run_job(again.job_id)
     again.refresh_from_db()
     counts = again.card["cleaning"]["counts"]
-    assert (counts["n_kept_by_person"], counts["n_removed_by_person"]) == (1, 1)
+    assert (counts["n_mended_by_person"], counts["n_removed_by_person"]) == (1, 1)
+    assert "王小明" not in learnt_text(again, toy) and "嗯，某某。" in learnt_text(again, toy)
+    assert "Kept by a person, in other words" in [reason.label for reason in corpus_page(again).reasons]
     assert again.reviewed == corpus and not again.review_cases.exists()
     assert len(list((settings.MEDIA_ROOT / UPLOADS).iterdir())) == 1  # the verdicts, once
     # One dialogue more was kept, and one is held out now because of the item that came in later.
     assert n_dialogues(again) == n_dialogues(corpus)
     assert again.card["counts"]["n_held_out_dialogues"] == 2
+
+
+def learnt_text(corpus: Corpus, toy: Path) -> str:
+    """All targets of both parts, as text."""
+    tokenizer = Encoder.load(toy).tokenizer
+    stores = [Store(corpus.folder / part, check="sizes") for part in ("train", "test")]
+    return "\n".join(tokenizer.decode(target.tolist()) for store in stores for _context, target in store)
 
 
 def n_dialogues(corpus: Corpus) -> int:

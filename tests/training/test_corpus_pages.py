@@ -7,11 +7,13 @@ import uuid
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.urls import reverse
 
 from annotation.models import ImportRecord
 from jobs.models import Job
 from tests import factories
+from tests.at_once import at_once
 from tests.training import rows
 from training.models import Corpus, ReviewCase, Rewriting
 from training.services import corpora, rewriting
@@ -47,7 +49,7 @@ def file(name: str = EVIL, content: bytes = b"[]") -> SimpleUploadedFile:
 
 
 def corpus_form(**changed) -> dict:
-    given = {"corpus": str(uuid.uuid4()), "name": "c", "uploads": [file()], "weights": "toy", "rules": ""}
+    given = {"key": str(uuid.uuid4()), "name": "c", "uploads": [file()], "weights": "toy", "rules": ""}
     ticks = {"is_against_database": "on", "is_cleaned": "on"}
     numbers = {"test_share": "0.02", "seed": "1", "context": "1536", "target": "512", "max_broken": "20"}
     return {**given, **ticks, **numbers, **changed}
@@ -65,6 +67,11 @@ def test_a_corpus_is_asked_for_once_with_files_of_any_name(client, settings):
     assert corpus.plan["is_against_database"] and corpus.plan["rules"]["near_duplicate"] == 0.8
     page = client.get(answers[0].url).content.decode()
     assert "Waiting" in page and 'hx-trigger="every 3s"' in page
+    # The same page with another answer is another corpus, and its name is taken.
+    files = {"uploads": [file(), file("../../x")]}
+    answer = client.post(reverse("corpus_new"), form | files | {"seed": "2"})
+    assert answer.status_code == 422 and "a corpus of this name" in answer.content.decode()
+    assert Corpus.objects.count() == 1 and len(uploads(settings, corpora.UPLOADS)) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,45 @@ def test_reviewing_goes_from_one_to_the_next_and_says_who_was_faster(client, as_
     assert client.post(reverse("corpus_decide", args=[uuid.uuid4(), first.name])).status_code == 404
 
 
+def test_a_name_is_taken_out_and_what_was_read_stays_beside_it(client, as_user):
+    corpus = rows.ready_corpus()
+    case = rows.make_case(corpus, "我叫王小明，睡不好。", "谢谢你告诉我。")
+    decide = reverse("corpus_decide", args=[corpus.public_id, case.name])
+    review = reverse("corpus_review", args=[corpus.public_id])
+    shown = f"{review}?case={case.name}"
+    for texts, told in (
+        (["我叫小明。"], "another number of turns"),
+        (["我叫小明。", " "], "A turn is empty"),
+        (["\0", "好"], "a character"),
+    ):
+        answer = client.post(decide, {"verdict": "keep", "seen": "", "text": texts}, follow=True)
+        assert told in answer.content.decode() and answer.redirect_chain[-1][0] == shown
+    words = ["我睡不好。\r\n也吃不下。", "谢谢你告诉我。"]
+    for _ in range(2):  # pressed twice
+        page = client.post(decide, {"verdict": "keep", "seen": "", "text": words}, follow=True).content.decode()
+        assert "was faster" not in page
+    assert "0 open, 1 kept, 0 removed; 1 of those kept in other words" in page
+    case.refresh_from_db()
+    assert (
+        case.mended == ["我睡不好。\n也吃不下。", words[1]]
+        and case.row["dialogue"]["turns"][0]["content"] == "我叫王小明，睡不好。"
+    )
+    page = client.get(shown).content.decode()
+    assert case.stands in page and "As it was" in page and "王小明" in page and "still find" not in page
+
+    # Somebody who has not seen these words does not undo them; whoever has, may, and is told what the rules find.
+    other = as_user(factories.make_user("zoe", role="admin"))
+    page = other.post(decide, {"verdict": "keep", "seen": "keep"}, follow=True).content.decode()
+    assert "ada was faster" in page
+    other.post(decide, {"verdict": "keep", "seen": case.stands, "text": ["我叫李小红。", words[1]]})
+    page = other.get(shown).content.decode()
+    assert "The rules still find something in it" in page and "Keep as it was" in page
+    case.refresh_from_db()
+    other.post(decide, {"verdict": "remove", "seen": case.stands})
+    case.refresh_from_db()
+    assert (case.verdict, case.mended, case.mended_digest) == ("remove", [], "")
+
+
 def test_the_test_becomes_a_dataset_by_one_button(client, settings):
     corpus = rows.ready_corpus()
     address = reverse("corpus_import_test", args=[corpus.public_id])
@@ -156,7 +202,7 @@ QUESTIONS = b'{"key": "1", "question": "q", "answer": "a"}\n'
 
 def rewriting_form(**changed) -> dict:
     return {
-        "public_id": str(uuid.uuid4()), "name": "r", "file": file("q.jsonl", QUESTIONS), "system": "near",
+        "key": str(uuid.uuid4()), "name": "r", "file": file("q.jsonl", QUESTIONS), "system": "near",
         "style": "empathy", "least_rounds": "8", "most_rounds": "20", "most_characters": "500", "n_tries": "3",
         "max_new_tokens": "3000", "seed": "1", **changed,
     }  # fmt: skip
@@ -178,8 +224,20 @@ def test_a_rewriting_is_asked_for_once(client, settings, systems):
     assert "0 of 1 questions are done with" in page and "<script>alert" not in page and "hx-get" in page
 
 
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite lets one writer in at a time")
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_ask_at_once_both_come_to_one_corpus_and_one_rewriting(client, settings, systems):
+    for asked, page, model in ((corpus_form, "corpus_new", Corpus), (rewriting_form, "rewriting_new", Rewriting)):
+        key = str(uuid.uuid4())
+        answers = at_once(4, lambda asked=asked, page=page, key=key: client.post(reverse(page), asked(key=key)))
+        made = model.objects.get()
+        assert [str(made.public_id) in answer.url for answer in answers] == [True] * 4
+    assert Job.objects.count() == 2
+    assert [len(uploads(settings, folder)) for folder in (corpora.UPLOADS, rewriting.UPLOADS)] == [1, 1]
+
+
 def test_texts_leave_the_site_only_if_somebody_says_so(client, systems):
-    page = client.get(reverse("rewriting_new")).content.decode()
+    page = client.get(reverse("rewriting_new"), follow=True).content.decode()
     assert "api.example.org" in page and "127.0.0.1" not in page
     answer = client.post(reverse("rewriting_new"), rewriting_form(system="far"))
     assert answer.status_code == 422 and "answers at api.example.org, outside of this site" in answer.content.decode()
@@ -213,10 +271,10 @@ def test_a_rewriting_that_is_over_gives_its_dialogues_away(client):
     assert b"".join(client.get(address).streaming_content).startswith(b'{"key"')
     page = client.get(reverse("rewriting_detail", args=[made.public_id])).content.decode()
     assert "There are too few rounds." in page and "Ask once more" in page and "Prepare a corpus from it" in page
-    page = client.get(reverse("corpus_new"), {"rewriting": made.public_id}).content.decode()
+    page = client.get(reverse("corpus_new"), {"rewriting": made.public_id}, follow=True).content.decode()
     assert f'value="{made.public_id}" selected' in page
     running = rows.make_rewriting(job=Job.objects.create(kind=rewriting.REWRITE))
-    assert str(running.public_id) not in client.get(reverse("corpus_new")).content.decode()
+    assert str(running.public_id) not in client.get(reverse("corpus_new"), follow=True).content.decode()
     form = corpus_form(uploads=[], rewriting=str(made.public_id))
     client.post(reverse("corpus_new"), form)
     assert Corpus.objects.get().rewriting == made

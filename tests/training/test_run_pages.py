@@ -16,7 +16,7 @@ from tests.training.corpora import TALK
 from tests.training.runs import CONFIG, launch, make_corpus, make_home
 from training.forms.runs import LABELS
 from training.models import TrainingRun
-from training.services.runs import register_run
+from training.services.runs import ANSWERING, register_run
 
 pytestmark = pytest.mark.django_db
 STEPS = (
@@ -54,6 +54,7 @@ def client(admin, as_user):
 @pytest.fixture
 def questions(corpus) -> dict[str, str]:
     return {
+        "key": str(uuid.uuid4()),
         "name": "toy run",
         "corpus": str(corpus.public_id),
         "device": "cpu",
@@ -72,29 +73,31 @@ def test_every_setting_can_be_said():
     assert set(LABELS) == set(CONFIG.to_json())
 
 
-def test_what_it_takes_is_shown_and_pressing_twice_launches_once(client, questions):
-    page = client.get(reverse("run_confirm"), questions)
-    told = page.content.decode()
-    assert page.status_code == 200 and "about 1." in told and "peak of this device is not known" in told
+def test_what_it_takes_is_shown_and_two_tabs_launch_once(client, questions):
+    tabs = [client.get(reverse("run_confirm"), questions) for _ in range(2)]
+    told = tabs[0].content.decode()
+    assert tabs[0].status_code == 200 and "about 1." in told and "peak of this device is not known" in told
     assert "lora_targets = [&quot;dense&quot;, &quot;query_key_value&quot;]" in told and "recompute = true" in told
     assert not TrainingRun.objects.exists()
-    sent = {**questions, "run": str(page.context["confirm"]["run"].value())}
-    for _ in range(2):
-        answer = client.post(reverse("run_confirm"), sent)
-        assert answer.url == reverse("run_detail", args=[sent["run"]])
+    sent = [client.post(reverse("run_confirm"), dict(tab.context["hidden"])).url for tab in tabs]
     run = TrainingRun.objects.get()
+    assert set(sent) == {reverse("run_detail", args=[run.public_id])}
     assert run.config["steps"] == 8 and run.config["recompute"] and Job.objects.count() == 1
     assert "toy run" in client.get(reverse("run_list")).content.decode()
+    assert "launched already" in client.get(reverse("run_confirm"), questions, follow=True).content.decode()
+    # Another tab with another key is another launch, and its name is taken.
+    answer = client.post(reverse("run_confirm"), {**questions, "key": str(uuid.uuid4())})
+    assert answer.status_code == 422 and "There is a run of this name already." in answer.content.decode()
 
 
 def test_a_corpus_leads_to_the_questions_about_a_run_on_it(client, corpus):
     address = f"{reverse('run_new')}?corpus={corpus.public_id}"
     assert address in client.get(reverse("corpus_detail", args=[corpus.public_id])).content.decode()
-    assert f'value="{corpus.public_id}" selected' in client.get(address).content.decode()
+    assert f'value="{corpus.public_id}" selected' in client.get(address, follow=True).content.decode()
 
 
 def test_a_preset_can_be_changed_in_single_settings(client, questions):
-    asked = {name: questions[name] for name in ("name", "corpus", "device", "processes")}
+    asked = {name: questions[name] for name in ("key", "name", "corpus", "device", "processes")}
     page = client.get(reverse("run_confirm"), {**asked, "preset": "soulchat-paper", "keep_checkpoints": "1"})
     config = page.context["launch"].config
     assert (config.steps, config.batch, config.precision, config.keep_checkpoints) == (30_000, 80, "fp16", 1)
@@ -122,10 +125,9 @@ def test_leaks_are_named_and_want_a_tick(client, questions):
         factories.make_item(dataset, "i", turns=[{"role": "client", "text": first}], reference=reply)
     page = client.get(reverse("run_confirm"), questions)
     assert "Judged" in page.content.decode() and "accepts_leaks" in page.content.decode()
-    sent = {**questions, "run": str(uuid.uuid4())}
-    assert client.post(reverse("run_confirm"), sent).status_code == 422 and not TrainingRun.objects.exists()
-    assert client.post(reverse("run_confirm"), {**sent, "accepts_leaks": "on"}).status_code == 302
-    assert "Judged" in client.get(reverse("run_detail", args=[sent["run"]])).content.decode()
+    assert client.post(reverse("run_confirm"), questions).status_code == 422 and not TrainingRun.objects.exists()
+    answer = client.post(reverse("run_confirm"), {**questions, "accepts_leaks": "on"})
+    assert answer.status_code == 302 and "Judged" in client.get(answer.url).content.decode()
 
 
 def test_a_run_is_watched_stopped_and_gone_on_with(client, corpus):
@@ -179,6 +181,29 @@ def test_a_failed_run_says_why_with_the_end_of_its_log(client, corpus, settings)
     (settings.JOB_LOG_DIR / f"{job.public_id}.log").write_text("last words")
     told = client.get(reverse("run_detail", args=[run.public_id])).content.decode()
     assert "no number any more (NaN)" in told and "the loss of step 3" in told and "last words" in told
+
+
+def test_the_device_that_was_found_is_told_and_one_that_is_too_small_explained(client, corpus):
+    run = launch(corpus, device="cuda", gpu="H200", memory_gib=140)
+    found = {"type": "hardware", "device": "NVIDIA A100-SXM4-40GB", "memory_bytes": 40 * 2**30, "devices": 4}
+    TrainingRun.objects.filter(pk=run.pk).update(facts=found)
+    told = {"error_class": "DeviceTooSmall", "error": "NVIDIA A100-SXM4-40GB has 40.0 GiB"}
+    Job.objects.filter(pk=run.job_id).update(state="failed", **told)
+    page = client.get(reverse("run_detail", args=[run.public_id])).content.decode()
+    for said in ("40.0 GiB of memory; 4 are there", "hours were estimated for H200", "less memory than was said"):
+        assert said in page, said
+    client.cookies["django_language"] = "zh-hans"
+    assert "显存" in client.get(reverse("run_detail", args=[run.public_id])).content.decode()
+
+
+def test_while_held_out_samples_are_answered_the_stage_says_how_many(client, corpus):
+    run = launch(corpus)
+    claim = ledger.claim(run.job_id, worker="gpu-box:1")
+    ledger.heartbeat(claim, n_done=3, n_total=100, message=ANSWERING, counts_anew=True)
+    assert (
+        "Answering held-out samples 3 / 100" in client.get(reverse("run_detail", args=[run.public_id])).content.decode()
+    )
+    assert '<td class="num">8 / 8</td>' in client.get(reverse("run_list")).content.decode()
 
 
 def test_the_systems_page_leads_back_to_the_corpus(client, corpus):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -64,7 +63,6 @@ class FilesField(forms.FileField):
 class CorpusForm(forms.Form):
     """Which dialogues become a corpus, for which model, and what must not be in it."""
 
-    corpus = forms.UUIDField(widget=forms.HiddenInput)
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
     uploads = FilesField(label=gettext_lazy("Files"), required=False, allow_empty_file=True)
     paths = forms.CharField(
@@ -114,7 +112,7 @@ class CorpusForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         rules = json.dumps(Rules().to_json(), ensure_ascii=False, indent=1)
-        kwargs["initial"] = {"corpus": uuid.uuid4(), "rules": rules, **kwargs.get("initial", {})}
+        kwargs["initial"] = {"rules": rules, **kwargs.get("initial", {})}
         super().__init__(*args, **kwargs)
         self.fields["template"].choices = [  # type: ignore[attr-defined]
             ("", gettext_lazy("That of the family")),
@@ -128,8 +126,7 @@ class CorpusForm(forms.Form):
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"])
-        mine = self.cleaned_data.get("corpus", uuid.uuid4())  # sent a second time, the name is its own
-        if Corpus.objects.filter(name=name).exclude(public_id=mine).exists():
+        if Corpus.objects.filter(name=name).exists():
             raise forms.ValidationError(_("There is a corpus of this name already. Choose another name."))
         return name
 
@@ -173,7 +170,6 @@ class CorpusForm(forms.Form):
 class RewritingForm(forms.Form):
     """Which questions become dialogues, who writes them, how he is asked, and what is accepted."""
 
-    public_id = forms.UUIDField(widget=forms.HiddenInput)
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
     file = forms.FileField(
         label=gettext_lazy("File of questions"),
@@ -234,7 +230,6 @@ class RewritingForm(forms.Form):
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["initial"] = {"public_id": uuid.uuid4(), **kwargs.get("initial", {})}
         super().__init__(*args, **kwargs)
         self.read: list[Question] = []
         self.problems: list[Problem] = []
@@ -288,5 +283,4 @@ class RewritingForm(forms.Form):
 class PrepareAgainForm(forms.Form):
     """A name for the corpus that follows the verdicts."""
 
-    corpus = forms.UUIDField(widget=forms.HiddenInput)
     name = forms.CharField(label=gettext_lazy("Name of the new corpus"), max_length=200)

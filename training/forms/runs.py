@@ -180,9 +180,8 @@ class RunForm(forms.Form):
 
 
 class ConfirmForm(forms.Form):
-    """The name of the run that is to be, and whether it may learn what systems are judged by."""
+    """Whether the run may learn what systems are judged by."""
 
-    run = forms.UUIDField(widget=forms.HiddenInput)
     accepts_leaks = forms.BooleanField(
         label=gettext_lazy("Train on these items all the same; results on their datasets will say nothing"),
         error_messages={"required": gettext_lazy("Say that it may, or prepare another corpus.")},

@@ -41,18 +41,21 @@ def decide(*, case: ReviewCase, verdict: str, seen: str, by: User) -> Decided:
     return Decided(now, bool(is_taken) or (now.verdict == verdict and now.decided_by_id in (by.pk, None)))
 
 
-def prepare_again(*, corpus: Corpus, name: str, public_id: uuid.UUID, by: User | None) -> Corpus:
+def prepare_again(*, corpus: Corpus, name: str, by: User | None) -> Corpus:
     """A new corpus from the same files under the same plan, with the verdicts there are now; the old one stays.
 
+    Asked for twice under one name and with the same verdicts, it is the one that is there.
     The caller sends the hint. Raises CorpusRefused if the name is taken, or if nothing has been decided.
     """
     if corpus.path:
         raise CorpusRefused(_("The folder was made elsewhere. Prepare it again there, with --review."))
-    if Corpus.objects.filter(public_id=public_id).exists():  # the button was pressed twice
-        return Corpus.objects.get(public_id=public_id)
     lines = _verdicts(corpus)
     if not lines:
         raise CorpusRefused(_("Nothing has been decided yet. Keep or remove at least one dialogue first."))
+    public_id = uuid.uuid5(corpus.public_id, json.dumps([name, sorted(lines)], ensure_ascii=False))
+    there = Corpus.objects.filter(public_id=public_id).first()
+    if there is not None:
+        return there
     review = store_upload(ContentFile("".join(f"{line}\n" for line in lines).encode()), folder=UPLOADS)
     order = Order(
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from annotation.figures.pdf import pdf
 from annotation.figures.svg import svg
 from annotation.services.uploads import delete_upload, store_upload
 from annotation.views.access import for_roles, person_of, uses_htmx
+from annotation.views.once import key_of, keyed, launch_id, launched_once
 from annotation.views.reports import FIGURE_FORMATS
 from training.figures import corpus_figures
 from training.forms.corpora import CorpusForm, PrepareAgainForm
@@ -37,20 +37,29 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
 
 @for_roles("admin")
 @require_http_methods(["GET", "HEAD", "POST"])
+@keyed
 def corpus_new(request: HttpRequest) -> HttpResponse:
     """The questions; sent, the corpus is prepared in the background. Sent twice, it is prepared once."""
     if request.method != "POST":
-        form = CorpusForm(initial={"rewriting": request.GET.get("rewriting", "")})
-        return render(request, "training/corpus_new.html", {"form": form})
+        return _form_page(request, CorpusForm(initial={"rewriting": request.GET.get("rewriting", "")}))
     form = CorpusForm(request.POST, request.FILES)
+    name = launch_id(request, form.fields)
+    return launched_once(request, Corpus, name, "corpus_detail", lambda: _sent(request, form, name))
+
+
+def _form_page(request: HttpRequest, form: CorpusForm, *, status: int = 200) -> HttpResponse:
+    return render(request, "training/corpus_new.html", {"form": form, "key": key_of(request)}, status=status)
+
+
+def _sent(request: HttpRequest, form: CorpusForm, name: UUID) -> HttpResponse:
     if form.is_valid():
         try:
-            corpus = _launched(request, form)
+            corpus = _launched(request, form, name)
         except DomainError as error:
             form.add_error(_field(form, error), error.message)
         else:
             return redirect("corpus_detail", corpus.public_id)
-    return render(request, "training/corpus_new.html", {"form": form}, status=422)
+    return _form_page(request, form, status=422)
 
 
 def _field(form: CorpusForm, error: DomainError) -> str | None:
@@ -58,11 +67,8 @@ def _field(form: CorpusForm, error: DomainError) -> str | None:
     return field if field in form.fields else None
 
 
-def _launched(request: HttpRequest, form: CorpusForm) -> Corpus:
+def _launched(request: HttpRequest, form: CorpusForm, public_id: UUID) -> Corpus:
     data = form.cleaned_data
-    there = Corpus.objects.filter(public_id=data["corpus"]).first()
-    if there is not None:  # the form was sent twice
-        return there
     uploads: list[str] = []
     try:
         for file in data["uploads"]:
@@ -75,7 +81,7 @@ def _launched(request: HttpRequest, form: CorpusForm) -> Corpus:
             plan=form.plan(),
             sources=sources,
             rewriting=data["rewriting"],
-            public_id=data["corpus"],
+            public_id=public_id,
         )
         with transaction.atomic():
             corpus = services.launch_corpus(order, by=person_of(request))
@@ -113,7 +119,6 @@ def corpus_detail(request: HttpRequest, public_id: UUID) -> HttpResponse:
         "page": selectors.corpus_page(corpus),
         "figures": corpus_figures(corpus) if corpus.is_ready else [],
         "terms": corpus.statistics.get("terms", []),
-        "again": PrepareAgainForm(initial={"corpus": uuid.uuid4(), "name": _next_name(corpus.name)}),
     }
     return render(request, "training/corpus_detail.html", context)
 
@@ -179,7 +184,7 @@ def corpus_review(request: HttpRequest, public_id: UUID) -> HttpResponse:
     """One dialogue that waits, what was found in it, and what was decided before."""
     corpus = _corpus(public_id, is_ready=True)
     page = selectors.review_page(corpus, name=request.GET.get("case", ""), page=request.GET.get("page", "1"))
-    again = PrepareAgainForm(initial={"corpus": uuid.uuid4(), "name": _next_name(corpus.name)})
+    again = PrepareAgainForm(initial={"name": _next_name(corpus.name)})
     return render(request, "training/corpus_review.html", {"corpus": corpus, "page": page, "again": again})
 
 
@@ -212,9 +217,7 @@ def corpus_again(request: HttpRequest, public_id: UUID) -> HttpResponse:
     data: dict[str, Any] = form.cleaned_data
     try:
         with transaction.atomic():
-            made = review.prepare_again(
-                corpus=corpus, name=data["name"], public_id=data["corpus"], by=person_of(request)
-            )
+            made = review.prepare_again(corpus=corpus, name=data["name"], by=person_of(request))
             transaction.on_commit(partial(tasks.hint, made.job))
     except DomainError as error:
         messages.error(request, error.message)

@@ -17,6 +17,7 @@ from annotation.errors import DomainError
 from annotation.selectors.jobs import problem_rows
 from annotation.services.uploads import delete_upload, store_upload
 from annotation.views.access import for_roles, person_of, uses_htmx
+from annotation.views.once import key_of, keyed, launch_id, launched_once
 from jobs import ledger
 from jobs.tasks import conclude
 from training.corpus.rewriting import STYLES
@@ -35,14 +36,20 @@ def rewriting_list(request: HttpRequest) -> HttpResponse:
 
 @for_roles("admin")
 @require_http_methods(["GET", "HEAD", "POST"])
+@keyed
 def rewriting_new(request: HttpRequest) -> HttpResponse:
     """The questions to the person; sent, the file is read at once and the rest happens in the background."""
     if request.method != "POST":
         return _form_page(request, RewritingForm())
     form = RewritingForm(request.POST, request.FILES)
+    name = launch_id(request, form.fields)
+    return launched_once(request, Rewriting, name, "rewriting_detail", lambda: _sent(request, form, name))
+
+
+def _sent(request: HttpRequest, form: RewritingForm, name: UUID) -> HttpResponse:
     if form.is_valid():
         try:
-            rewriting = _launched(request, form)
+            rewriting = _launched(request, form, name)
         except DomainError as error:
             field = error.detail.get("field")
             form.add_error(field if field in form.fields else None, error.message)
@@ -54,6 +61,7 @@ def rewriting_new(request: HttpRequest) -> HttpResponse:
 def _form_page(request: HttpRequest, form: RewritingForm, *, status: int = 200) -> HttpResponse:
     context = {
         "form": form,
+        "key": key_of(request),
         "problems": problem_rows(form.problems),
         "styles": STYLES.values(),
         "far": [(system, host) for system, host in selectors.systems_that_write() if host],
@@ -61,11 +69,8 @@ def _form_page(request: HttpRequest, form: RewritingForm, *, status: int = 200) 
     return render(request, "training/rewriting_new.html", context, status=status)
 
 
-def _launched(request: HttpRequest, form: RewritingForm) -> Rewriting:
+def _launched(request: HttpRequest, form: RewritingForm, public_id: UUID) -> Rewriting:
     data = form.cleaned_data
-    there = Rewriting.objects.filter(public_id=data["public_id"]).first()
-    if there is not None:  # the form was sent twice
-        return there
     upload = store_upload(data["file"], folder=services.UPLOADS)
     order = services.Order(
         name=data["name"],
@@ -78,7 +83,7 @@ def _launched(request: HttpRequest, form: RewritingForm) -> Rewriting:
         max_new_tokens=data["max_new_tokens"],
         seed=data["seed"],
         limit=data["limit"],
-        public_id=data["public_id"],
+        public_id=public_id,
     )
     rewriting = None
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from annotation.errors import DomainError
 from annotation.views.access import for_roles, person_of, uses_htmx
+from annotation.views.once import KEY, key_of, keyed, launch_id, launched_once
 from jobs.tasks import conclude
 from training.forms.runs import ConfirmForm, RunForm
 from training.models import TrainingRun
@@ -26,36 +27,45 @@ from training.tasks.runs import hint_run
 @for_roles("admin")
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
-    found = [(run, *selectors.state_of(run)) for run in selectors.runs()]
+    found = [(run, *selectors.state_of(run), selectors.steps_of(run)) for run in selectors.runs()]
     return render(request, "training/run_list.html", {"runs": found})
 
 
 @for_roles("admin")
 @require_safe
+@keyed
 def run_new(request: HttpRequest) -> HttpResponse:
     """The questions; they are sent to the page that says what it will take."""
-    return render(request, "training/run_new.html", {"form": RunForm(initial=request.GET.dict())})
+    return _form_page(request, RunForm(initial=request.GET.dict()))
+
+
+def _form_page(request: HttpRequest, form: RunForm, *, status: int = 200) -> HttpResponse:
+    return render(request, "training/run_new.html", {"form": form, "key": key_of(request)}, status=status)
 
 
 @for_roles("admin")
 @require_http_methods(["GET", "HEAD", "POST"])
+@keyed
 def run_confirm(request: HttpRequest) -> HttpResponse:
     """What it will take; sent, the run is launched. Sent twice, it is launched once."""
     form = RunForm(request.POST if request.method == "POST" else request.GET)
+    name = launch_id(request, form.fields)
+    return launched_once(request, TrainingRun, name, "run_detail", lambda: _confirmed(request, form, name))
+
+
+def _confirmed(request: HttpRequest, form: RunForm, name: UUID) -> HttpResponse:
     if not form.is_valid():
-        return render(request, "training/run_new.html", {"form": form}, status=422)
+        return _form_page(request, form, status=422)
     try:
         seen = services.foresee(form.launch())
     except DomainError as error:
         form.add_error(_field_of(form, error), error.message)
-        return render(request, "training/run_new.html", {"form": form}, status=422)
+        return _form_page(request, form, status=422)
     if request.method != "POST":
-        return _confirm_page(
-            request, form, ConfirmForm(initial={"run": uuid.uuid4()}, has_leaks=bool(seen.leaks)), seen
-        )
+        return _confirm_page(request, form, ConfirmForm(has_leaks=bool(seen.leaks)), seen)
     confirm = ConfirmForm(request.POST, has_leaks=bool(seen.leaks))
     if confirm.is_valid():
-        launch = form.launch(public_id=confirm.cleaned_data["run"])
+        launch = form.launch(public_id=name)
         accepts = confirm.cleaned_data.get("accepts_leaks", False)
         try:
             with transaction.atomic():
@@ -77,7 +87,8 @@ def _field_of(form: RunForm, error: DomainError) -> str | None:
 def _confirm_page(
     request: HttpRequest, form: RunForm, confirm: ConfirmForm, seen: Foresight, *, status: int = 200
 ) -> HttpResponse:
-    hidden = [(name, value) for name in form.fields for value in form.data.getlist(name)]  # type: ignore[attr-defined]
+    told = form.data
+    hidden = [(name, value) for name in (KEY, *form.fields) for value in told.getlist(name)]  # type: ignore[attr-defined]
     context = {
         "form": form,
         "confirm": confirm,
@@ -85,7 +96,7 @@ def _confirm_page(
         "launch": form.launch(),
         "seen": seen,
         "parts": selectors.parts_of(seen.cost.memory),
-        "back": form.data.urlencode(),  # type: ignore[attr-defined]
+        "back": urlencode(hidden),
     }
     return render(request, "training/run_confirm.html", context, status=status)
 
