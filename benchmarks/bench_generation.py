@@ -34,9 +34,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.lengths import Lengths, draw_lengths
 from benchmarks.random_model import DECODING, SMALL, TINY, Shape, n_parameters, prompts_of, random_model, run_batch
-from models_runtime.engine import generation
+from models_runtime.engine import batch
+from models_runtime.engine.batch import TOLERANCE, Counts
 from models_runtime.engine.cpu import pack_linears
-from models_runtime.engine.generation import TOLERANCE, Counts, Limits
+from models_runtime.engine.memory import Limits
 
 SAMPLING = {
     "do_sample": True,
@@ -162,13 +163,13 @@ def measure_shared(scale: float) -> str:
             ids += [rng.randrange(8000) for _ in range(round(80 * scale))]
             prompts.append(list(ids))
     lengths = [Lengths(len(ids), 1) for ids in prompts]
-    told, before = [], generation.FEWEST_SHARED
+    told, before = [], batch.FEWEST_SHARED
     for fewest in (before, 10**9):
-        generation.FEWEST_SHARED = fewest
+        batch.FEWEST_SHARED = fewest
         counts, started = Counts(), time.process_time()
         run_batch(model, prompts, lengths, Limits(32, 10**9), counts)
         told.append((time.process_time() - started, counts.n_prompt_tokens))
-    generation.FEWEST_SHARED = before
+    batch.FEWEST_SHARED = before
     (once, n_once), (whole, n_whole) = told
     return (
         f"Where prompts share their beginnings ({len(prompts)} items cut from 4 dialogues, a causal model of "

@@ -21,7 +21,8 @@ import torch
 
 from benchmarks.lengths import draw_lengths
 from benchmarks.random_model import FULL, TINY, n_parameters, prompts_of, random_model, run_batch
-from models_runtime.engine.generation import Counts, Limits, bytes_per_token, default_limits
+from models_runtime.engine.batch import Counts
+from models_runtime.engine.memory import Limits, bytes_per_token, default_limits
 
 
 def wait(device: torch.device) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from benchmarks.lengths import Lengths
+from models_runtime.engine.batch import Batch, Counts
 from models_runtime.engine.chatglm.configuration import ChatGLMConfig
 from models_runtime.engine.chatglm.modeling import ChatGLMForConditionalGeneration
-from models_runtime.engine.generation import Batch, Counts, Limits, Row
+from models_runtime.engine.memory import Limits
 from models_runtime.engine.protocol import Work
+from models_runtime.engine.rows import Row
 from models_runtime.engine.sampling import noise_key
 from models_runtime.engine.spec import PRESETS
 

@@ -34,19 +34,12 @@ from typing import Any
 
 import torch
 
+from models_runtime.engine.batch import TOLERANCE, Counts
 from models_runtime.engine.cpu import pack_linears
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
-from models_runtime.engine.generation import (
-    TOLERANCE,
-    Counts,
-    Generation,
-    Limits,
-    LoadedSpeaker,
-    default_limits,
-    generate,
-    is_out_of_memory,
-)
+from models_runtime.engine.generation import Generation, generate
 from models_runtime.engine.loading import Loaded, load
+from models_runtime.engine.memory import Limits, default_limits, is_out_of_memory
 from models_runtime.engine.prompts import DEFAULT_TEMPLATES, TEMPLATES, Template
 from models_runtime.engine.protocol import (
     BAD_JOB,
@@ -61,6 +54,7 @@ from models_runtime.engine.protocol import (
     WorkerJob,
     read_work,
 )
+from models_runtime.engine.speaker import LoadedSpeaker
 from models_runtime.engine.spec import DecodingConfig, SystemSpec
 
 SECONDS_BETWEEN_PROGRESS = 1.0

@@ -12,24 +12,19 @@ import pytest
 import torch
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from models_runtime.engine import generation
+from models_runtime.engine import batch
+from models_runtime.engine.batch import Counts
 from models_runtime.engine.chatglm.configuration import ChatGLMConfig
 from models_runtime.engine.chatglm.modeling import ChatGLMForConditionalGeneration
 from models_runtime.engine.errors import PromptRefused, WrongArchitecture
-from models_runtime.engine.generation import (
-    Counts,
-    Limits,
-    LoadedSpeaker,
-    Row,
-    bytes_per_token,
-    default_limits,
-    generate,
-    in_order,
-)
+from models_runtime.engine.generation import generate
 from models_runtime.engine.loading import load
+from models_runtime.engine.memory import Limits, bytes_per_token, default_limits
 from models_runtime.engine.prompts import TEMPLATES, Turn, build_prompt
 from models_runtime.engine.protocol import Work
+from models_runtime.engine.rows import Row, in_order
 from models_runtime.engine.sampling import candidates_of, choose, noise_key
+from models_runtime.engine.speaker import LoadedSpeaker
 from models_runtime.engine.spec import PRESETS, DecodingConfig
 from tests.models_runtime import tiny
 
@@ -189,7 +184,7 @@ def test_close_choices_are_decided_alone(monkeypatch):
     expected = {(one.item, 0): speaker.decode(alone(speaker, one, SAMPLED)) for one in dialogues()}
     monkeypatch.setattr(speaker.model, "forward", drifting)
     assert texts(speaker, dialogues(), limits=FEW) != expected, "the drift changes nothing, so this would prove nothing"
-    monkeypatch.setattr(generation, "TOLERANCE", 0.05)
+    monkeypatch.setattr(batch, "TOLERANCE", 0.05)
     assert texts(speaker, dialogues(), limits=FEW, counts=counts) == expected
     assert counts.n_rechecks > 0
     assert 0.001 < counts.max_drift < 0.05
@@ -247,7 +242,7 @@ def test_a_first_choice_that_hangs_on_the_prompt_before_is_decided_alone(monkeyp
 
     monkeypatch.setattr(speaker.model, "forward", drifting)
     assert texts(speaker, work) != expected, "the drift changes nothing, so this would prove nothing"
-    monkeypatch.setattr(generation, "TOLERANCE", 0.25)
+    monkeypatch.setattr(batch, "TOLERANCE", 0.25)
     assert texts(speaker, work, counts=counts) == expected
     assert 0.1 < counts.max_drift < 0.25
 

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from metrics.text import CHATGLM, References, text_scores, text_statistics
-from models_runtime.engine.generation import Batch, LoadedSpeaker, Row
+from models_runtime.engine.batch import Batch
 from models_runtime.engine.loading import load
 from models_runtime.engine.protocol import Work
+from models_runtime.engine.rows import Row
 from models_runtime.engine.sampling import noise_key
+from models_runtime.engine.speaker import LoadedSpeaker
 from models_runtime.engine.spec import PRESETS, DecodingConfig
 from training.finetune.config import FinetuneConfig
 from training.finetune.samples import Samples

@@ -38,8 +38,8 @@ import torch
 import torch.distributed as dist
 
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
-from models_runtime.engine.generation import is_out_of_memory
 from models_runtime.engine.loading import adapter_digest, weights_digest
+from models_runtime.engine.memory import is_out_of_memory
 from training.corpus.errors import CorpusError
 from training.corpus.store import Store
 from training.finetune.errors import (
