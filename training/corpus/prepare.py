@@ -138,7 +138,8 @@ def prepare(
                         collector.add(dialogue)
                 on_progress(tally.counts["n_dialogues_read"], sum(writer.n_samples for writer in writers.values()))
         if not writers["train"].n_samples:
-            raise CorpusError(f"No sample is left to train on; {_in_words(tally.counts) or 'the files hold no dialogue'}")
+            went = _in_words(tally.counts) or "the files hold no dialogue"
+            raise CorpusError(f"No sample is left to train on; {went}")
         card = {
             "format": FORMAT,
             "sources": read,
