@@ -54,32 +54,50 @@ def test_what_a_kill_left_behind_is_no_checkpoint(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000009"]
 
 
-@pytest.mark.parametrize("harm", ["missing", "shorter", "other"])
-def test_damage_is_noticed_and_the_one_before_is_taken(tmp_path, harm):
-    for step in (1, 2):
-        checkpoints.save(tmp_path, step, tensors(step), {}, keep=5)
-    part = next((tmp_path / "step-00000002").glob("__0_*"))
-    content = part.read_bytes()
-    if harm == "missing":
+HARM = {
+    "missing": None,
+    "shorter": lambda content: content[:-1],
+    "other": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "another number": lambda content: content.replace(b'"n_updates": 1', b'"n_updates": 9'),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [(name, harm) for name in ("__0_*", ".metadata") for harm in ("missing", "shorter", "other")]
+    + [("complete.json", harm) for harm in ("shorter", "other", "another number")],
+)
+def test_damage_is_noticed_and_the_one_before_is_taken(tmp_path, name, harm):
+    """In the marker too: what was saved beside the tensors stands there."""
+
+    def spoil(step):
+        part = next((tmp_path / f"step-{step:08}").glob(name))
+        content = part.read_bytes()
         part.unlink()
-    else:
-        part.write_bytes(content[:-1] if harm == "shorter" else content[:-1] + bytes([content[-1] ^ 1]))
+        if HARM[harm] is not None:
+            part.write_bytes(HARM[harm](content))
+            assert part.read_bytes() != content
+
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, tensors(step), {"n_updates": 10 + step}, keep=5)
+    spoil(2)
     found, notes = checkpoints.newest(tmp_path)
-    assert found.step == 1 and "step-00000002" in notes[0]
-
-
-def test_nothing_is_made_up_if_all_are_damaged(tmp_path):
-    checkpoints.save(tmp_path, 1, tensors(), {}, keep=5)
-    next((tmp_path / "step-00000001").glob("__0_*")).unlink()
+    assert (found.step, found.state) == (1, {"n_updates": 11}) and "step-00000002" in notes[0]
+    spoil(1)  # and nothing is made up, nor begun anew, if none is left
     with pytest.raises(BadCheckpoint, match="no checkpoint can be used"):
         checkpoints.newest(tmp_path)
 
 
-def test_a_marker_that_is_cut_short_counts_for_none(tmp_path):
-    checkpoints.save(tmp_path, 1, tensors(), {}, keep=5)
-    marker = tmp_path / "step-00000001" / checkpoints.MARKER
-    marker.write_text(marker.read_text()[:-20])
-    assert checkpoints.newest(tmp_path) == (None, ())
+@pytest.mark.parametrize(("keep", "kept"), [(1, [3]), (2, [3, 1])])
+@pytest.mark.parametrize("damaged", [2, 4])
+def test_a_damaged_one_never_takes_the_place_of_a_sound_one(tmp_path, damaged, keep, kept):
+    for step in (1, damaged):
+        checkpoints.save(tmp_path, step, tensors(step), {}, keep=5)
+    next((tmp_path / f"step-{damaged:08}").glob("__0_*")).unlink()
+    assert checkpoints.newest(tmp_path)[0].step == 1
+    checkpoints.save(tmp_path, 3, tensors(3), {}, keep=keep)
+    assert [one.step for one in checkpoints.found(tmp_path)] == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:08}" for step in sorted(kept)]
 
 
 def test_another_model_is_refused(tmp_path):
@@ -112,9 +130,23 @@ def test_room_is_looked_for_before_the_first_step(tmp_path, monkeypatch):
     checkpoints.check_room(tmp_path, 100, keep=1)
     with pytest.raises(DiskTooFull, match="set keep_checkpoints lower"):
         checkpoints.check_room(tmp_path, 100, keep=2)
+    with pytest.raises(DiskTooFull):
+        checkpoints.check_room(tmp_path, 100, keep=1, at_the_end=60)
     (tmp_path / "step-00000001").mkdir()
     (tmp_path / "step-00000001" / checkpoints.MARKER).write_text('{"step": 1, "state": {}, "files": {}}')
     checkpoints.check_room(tmp_path, 100, keep=2)
+
+
+def test_what_a_kill_left_behind_takes_no_room(tmp_path, monkeypatch):
+    """A half-written checkpoint would else keep the next start out, for good."""
+    (tmp_path / "step-00000009").mkdir()
+    half = tmp_path / "step-00000009" / "__0_0.distcp"
+    half.write_bytes(b"half")
+    usage = checkpoints.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=50 if half.exists() else 250)
+    )
+    checkpoints.check_room(tmp_path, 100, keep=1)
 
 
 def test_a_disk_that_fills_up_on_the_way_is_said(tmp_path, monkeypatch):
@@ -134,6 +166,7 @@ def test_a_disk_that_fills_up_on_the_way_is_said(tmp_path, monkeypatch):
     with pytest.raises(DiskTooFull, match="filled up during a checkpoint"):
         checkpoints.save(tmp_path, 2, tensors(), {}, keep=1)
     assert checkpoints.newest(tmp_path)[0].step == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]  # what was written makes room again
 
 
 def test_the_marker_names_every_file(tmp_path):

@@ -263,6 +263,27 @@ def test_a_full_disk_is_said_before_anything_is_written(start, monkeypatch):
     assert start()[0].is_finished
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"), [("chatglm", {}), ("chatglm", {"method": "lora"}), ("causal", {"precision": "fp16"})]
+)
+def test_room_for_what_comes_out_is_looked_for_before_the_first_step(start, monkeypatch, kind, change):
+    """As much as it will take, and a half of it that a killed run left takes none of that."""
+    asked, said, tell = [], [], checkpoints.check_room
+
+    def heard(*args, at_the_end, **kwargs):
+        asked.append(at_the_end)
+        tell(*args, at_the_end=at_the_end, **kwargs)
+
+    monkeypatch.setattr(checkpoints, "check_room", heard)
+    monkeypatch.setattr(export, "need_room", lambda folder, n_bytes, what: said.append(list(folder.glob("export*"))))
+    stopped = start(kind, stop_after=1, **change)[2]
+    (stopped.folder / "export.partial").mkdir()
+    outcome, _, _ = start(kind, **change)
+    written = sum(path.stat().st_size for path in outcome.exported.glob("*.safetensors"))
+    assert asked[0] <= written < asked[0] + 20_000  # the rest is names
+    assert said == [[]]
+
+
 def test_a_base_whose_loss_is_no_number_is_said(start, monkeypatch):
     monkeypatch.setattr(loop, "weighted_loss", lambda model, row: torch.tensor(float("inf")))
     with pytest.raises(LossIsNaN, match="no number in float32; choose another precision"):

@@ -1,10 +1,10 @@
 """Checkpoints that survive a kill at any moment: each is whole, or is none.
 
     checkpoints/step-00000500/    the parts of each process, as torch.distributed.checkpoint writes them
-                  complete.json   written last: step and state, and size and hash of every file
+                  complete.json   written last: step and state, size and hash of every file, and a hash of all this
 
-A folder without complete.json is what a killed process left behind; it is ignored, and cleared at the next save. All
-functions are called by every process of the run, and all of them succeed or raise alike.
+A folder without complete.json is what a killed process left behind; it is ignored, and cleared at the next start or
+save. All functions are called by every process of the run, and all of them succeed or raise alike.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete one.  state: what was saved beside the tensors."""
+    """A complete one.  state: what was saved beside the tensors.  is_readable: its marker is as it was written."""
 
     folder: Path
     step: int
     state: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
+    is_readable: bool = True
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int) -> Path:
@@ -55,6 +56,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         state_dict_saver.save(dict(tensors), checkpoint_id=target)
     except CheckpointException as error:  # which is no Exception, and would pass everybody by
         if "No space left" in str(error) or "quota exceeded" in str(error):
+            on_first(lambda: shutil.rmtree(target, ignore_errors=True))
             raise DiskTooFull(f"the disk of {folder} filled up during a checkpoint; make room and continue") from error
         raise RuntimeError(str(error)) from error
     own = {path.name: _described(path) for path in sorted(target.glob(f"__{dist.get_rank()}_*"))}
@@ -64,13 +66,24 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     return target
 
 
-def check_room(folder: Path, n_bytes: int, *, keep: int) -> None:
-    """Raises DiskTooFull unless the disk holds the checkpoints to be kept, and one more while it is written."""
-    on_first(lambda: need_room(folder, n_bytes * max(1, keep + 1 - len(found(folder))), "the checkpoints"))
+def check_room(folder: Path, n_bytes: int, *, keep: int, at_the_end: int = 0) -> None:
+    """Raises DiskTooFull unless the disk holds the checkpoints to be kept, and one more while it is written.
+
+    at_the_end: bytes of what comes beside them when the run is over.
+    """
+
+    def look() -> None:
+        _clear(folder)
+        n_more = max(1, keep + 1 - len(found(folder)))
+        need_room(folder, n_bytes * n_more + at_the_end, "what the run saves")
+
+    on_first(look)
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """The newest complete checkpoint whose files are those that were written, and what is to be said of newer ones.
+
+    Those count as incomplete from now on, so that none of them is kept in the place of a sound one.
 
     Raises BadCheckpoint if there are complete ones and all of them are damaged.
     """
@@ -88,18 +101,27 @@ def load(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
 
 def found(folder: Path) -> list[Checkpoint]:
     """All complete checkpoints, newest first; unverified."""
-    complete = []
-    for marker in folder.glob(f"step-*/{MARKER}"):
-        try:
-            held = json.loads(marker.read_text(encoding="utf-8"))
-            complete.append(Checkpoint(marker.parent, int(held["step"]), held["state"], held["files"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # not what we wrote, hence not complete
-    return sorted(complete, key=lambda one: -one.step)
+    return sorted(map(_read, folder.glob(f"step-*/{MARKER}")), key=lambda one: (-one.step, one.folder))
+
+
+def _read(marker: Path) -> Checkpoint:
+    try:
+        held = json.loads(marker.read_text(encoding="utf-8"))
+        is_readable = held.pop("sha256") == _digest_of(held)
+        return Checkpoint(marker.parent, int(held["step"]), held["state"], held["files"], is_readable)
+    except (ValueError, KeyError, TypeError, AttributeError):  # a marker appears whole, so this is damage
+        number = marker.parent.name.rpartition("-")[2]
+        return Checkpoint(marker.parent, int(number) if number.isdigit() else -1, {}, {}, is_readable=False)
+
+
+def _digest_of(held: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def damage(checkpoint: Checkpoint) -> str:
     """What is wrong with its files, in words; empty if nothing is."""
+    if not checkpoint.is_readable:
+        return f"{checkpoint.folder / MARKER} is not as it was written"
 
     def look(name: str) -> str:
         path, written = checkpoint.folder / name, checkpoint.files[name]
@@ -114,12 +136,16 @@ def damage(checkpoint: Checkpoint) -> str:
 
 
 def _prepare(folder: Path, target: Path, n_bytes: int) -> None:
-    for path in folder.glob("step-*"):
-        if not (path / MARKER).is_file():
-            shutil.rmtree(path)
+    _clear(folder)
     if target.exists():  # of this very step, as after a stop at it; the new one is the same
         _remove(target)
     need_room(folder, n_bytes, "a checkpoint")
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.glob("step-*"):
+        if not (path / MARKER).is_file():
+            shutil.rmtree(path)
 
 
 def need_room(folder: Path, n_bytes: int, what: str) -> None:
@@ -138,9 +164,10 @@ def _complete(
 ) -> None:
     files = {name: about for own in every for name, about in (own or {}).items()}
     files[".metadata"] = _described(target / ".metadata")
+    held = {"step": step, "state": dict(state), "files": files}
     draft = target / f"{MARKER}.new"
     with draft.open("w", encoding="utf-8") as file:
-        json.dump({"step": step, "state": dict(state), "files": files}, file, indent=1)
+        json.dump({**held, "sha256": _digest_of(held)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target / MARKER)
@@ -158,8 +185,10 @@ def _remove(checkpoint: Path) -> None:
 def _newest(folder: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     complete = found(folder)
     notes: list[str] = []
-    for checkpoint in complete:
+    for number, checkpoint in enumerate(complete):
         if not (wrong := damage(checkpoint)):
+            for newer in complete[:number]:
+                (newer.folder / MARKER).unlink()
             return checkpoint, tuple(notes)
         notes.append(f"{wrong}; the checkpoint before it is taken")
     if complete:

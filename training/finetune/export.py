@@ -33,11 +33,13 @@ def export(trainee: Trainee, config: FinetuneConfig, folder: Path, card: Mapping
     """Write the folder, complete or not at all; every process must call it. Raises DiskTooFull."""
     partial = folder.with_name(f"{folder.name}.partial")
     is_first = dist.get_rank() == 0
-    n_bytes = sum(value.numel() for value in trainee.trained.values()) * 4
-    on_first(lambda: need_room(folder.parent, n_bytes, "the weights"))
-    if is_first:
+
+    def make_room() -> None:
         shutil.rmtree(partial, ignore_errors=True)
+        need_room(folder.parent, export_bytes(trainee, config), "the weights")
         partial.mkdir(parents=True)
+
+    on_first(make_room)
     if config.method == "lora":
         _write_adapter(trainee, partial if is_first else None)
     else:
@@ -51,6 +53,16 @@ def export(trainee: Trainee, config: FinetuneConfig, folder: Path, card: Mapping
         sync_folder(folder.parent)
     dist.barrier()
     return folder
+
+
+def export_bytes(trainee: Trainee, config: FinetuneConfig) -> int:
+    """What the tensors of the folder will take, told before the first step."""
+    if config.method == "lora":
+        return 4 * sum(value.numel() for value in trainee.trained.values())
+    n_values = sum(value.numel() for value in trainee.model.parameters())
+    if _is_written_twice(trainee):
+        n_values += trainee.model.get_output_embeddings().weight.numel()
+    return DTYPES[config.precision].itemsize * n_values
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -118,9 +130,14 @@ def _original(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
         yield from _chatglm2(dict(model.named_parameters()), model.config.num_hidden_layers)
         return
     yield from model.named_parameters()
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    if tied and trainee.family == "chatglm":  # the published files hold the shared table under both names
+    if _is_written_twice(trainee):
         yield "lm_head.weight", model.get_output_embeddings().weight
+
+
+def _is_written_twice(trainee: Trainee) -> bool:
+    """Whether the table of words is the output layer too: ChatGLM-6B's published files hold it under both names."""
+    words, output = trainee.model.get_input_embeddings(), trainee.model.get_output_embeddings()
+    return trainee.family == "chatglm" and output.weight is words.weight
 
 
 def _chatglm2(values: Mapping[str, Tensor], n_layers: int) -> Iterator[tuple[str, Tensor]]:

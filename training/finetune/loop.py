@@ -29,7 +29,7 @@ from models_runtime.engine.worker import versions
 from training.finetune import checkpoints
 from training.finetune.config import FinetuneConfig
 from training.finetune.errors import BadModel, LossIsNaN, RunChanged, RunIsBusy
-from training.finetune.export import export
+from training.finetune.export import export, export_bytes
 from training.finetune.packing import pack_row, weighted_loss
 from training.finetune.planner import Placed, Planner, Row
 from training.finetune.protocol import CHECKPOINTS, EVALUATIONS, EXPORT, STEPS
@@ -128,7 +128,8 @@ def train(run: Run, emit: Emit, should_stop: Callable[[], bool] = lambda: False)
         _check_isolation(trainee, run.samples)
         progress = _resume(run, trainee, optimizer, tell)
         n_bytes = 3 * sum(value.numel() * value.element_size() for value in trainee.trained.values())
-        checkpoints.check_room(run.folder / CHECKPOINTS, n_bytes, keep=config.keep_checkpoints)
+        weights = export_bytes(trainee, config)
+        checkpoints.check_room(run.folder / CHECKPOINTS, n_bytes, keep=config.keep_checkpoints, at_the_end=weights)
         watch = _Watch(run, trainee, planner, progress, tell)
         try:
             while progress.step < config.steps:
