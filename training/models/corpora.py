@@ -7,8 +7,10 @@ from pathlib import Path
 
 from django.conf import settings as site
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from annotation.formats.dialogues import COUNSELLOR
 from annotation.models import System
 from jobs.models import Job
 from models_runtime.models import BaseReservation
@@ -120,12 +122,37 @@ class ReviewCase(models.Model):
     name = models.CharField(max_length=64)  # digest of its turns
     row = models.JSONField()  # the line of the queue: turns, and what was found where
     verdict = models.CharField(max_length=8, choices=Verdict, default=Verdict.OPEN, blank=True)
+    mended = models.JSONField(default=list)  # the text of each turn as a person keeps it; [] = as it was
+    mended_digest = models.CharField(max_length=64, blank=True)  # of these texts
     decided_by = models.ForeignKey(site.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     decided_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["pk"]
-        constraints = [models.UniqueConstraint(fields=["corpus", "name"], name="one_case_per_corpus_and_dialogue")]
+        constraints = [
+            models.UniqueConstraint(fields=["corpus", "name"], name="one_case_per_corpus_and_dialogue"),
+            models.CheckConstraint(
+                condition=Q(mended_digest="") | Q(verdict="keep"), name="only_what_is_kept_is_mended"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def stands(self) -> str:
+        """The verdict and the words it is about, as a page says which it has seen."""
+        return f"{self.verdict}:{self.mended_digest}" if self.mended_digest else self.verdict
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """Role and text of each turn as it was read, the reply at the end included."""
+        dialogue = self.row["dialogue"]
+        turns = [(turn["role"], turn["content"]) for turn in dialogue["turns"]]
+        return [*turns, (COUNSELLOR, dialogue["reference"])] if dialogue.get("reference") else turns
+
+    @property
+    def kept_turns(self) -> list[tuple[str, str]]:
+        """The same as they are kept."""
+        texts = self.mended or [text for _role, text in self.turns]
+        return [(role, text) for (role, _text), text in zip(self.turns, texts, strict=True)]

@@ -15,8 +15,10 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from annotation.formats.dialogues import Turn
 from annotation.selectors.jobs import JobPage, job_page
 from jobs.models import Job
+from training.corpus.cleaning import Rules, find
 from training.corpus.prepare import EXAMPLES
 from training.models import Corpus, ReviewCase
 
@@ -38,6 +40,7 @@ _REASONS: Mapping[str, Promise] = {
     "n_contexts_too_long": gettext_lazy("Samples left out: the context is too long"),
     "n_contexts_cut": gettext_lazy("Contexts that lost their end"),
     "n_contexts_without_oldest_turns": gettext_lazy("Contexts that lost their oldest turns"),
+    "n_mended_by_person": gettext_lazy("Kept by a person, in other words"),
     "n_kept_by_person": gettext_lazy("Kept by a person"),
     "n_removed_by_person": gettext_lazy("Removed by a person"),
 }
@@ -201,7 +204,9 @@ class CaseView:
 
     case: ReviewCase
     rules: Sequence[str]
-    turns: Sequence[tuple[str, Sequence[Marked]]]  # role, text in pieces
+    turns: Sequence[tuple[str, Sequence[Marked]]]  # role, text in pieces; as it is kept
+    before: Sequence[tuple[str, str]]  # role, text as it was read; of turns that a person changed
+    still: Sequence[str]  # what the rules find in the words of a person
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,7 @@ class ReviewPage:
     shown: CaseView | None
     n_open: int
     n_kept: int
+    n_mended: int  # of those kept
     n_removed: int
     decided: Page[ReviewCase]
 
@@ -233,24 +239,32 @@ def review_page(corpus: Corpus, *, name: str = "", page: str = "1") -> ReviewPag
         shown=None if shown is None else case_view(shown),
         n_open=counts.get(ReviewCase.Verdict.OPEN, 0),
         n_kept=counts.get(ReviewCase.Verdict.KEEP, 0),
+        n_mended=cases.exclude(mended_digest="").count(),
         n_removed=counts.get(ReviewCase.Verdict.REMOVE, 0),
         decided=Paginator(decided, CASES_PER_PAGE).get_page(page),
     )
 
 
 def case_view(case: ReviewCase) -> CaseView:
-    dialogue, why = case.row["dialogue"], case.row["why"]
-    turns = [(turn["role"], turn["content"]) for turn in dialogue["turns"]]
-    if dialogue.get("reference"):
-        turns.append(("counsellor", dialogue["reference"]))
+    why, kept = case.row["why"], case.kept_turns
     found: dict[int, list[str]] = {}
     for hit in why:
         found.setdefault(hit["turn"], []).append(hit["found"])
+    changed = [then for then, now in zip(case.turns, kept, strict=True) if then != now]
     return CaseView(
         case=case,
         rules=list(dict.fromkeys(rule_name(hit["rule"]) for hit in why)),
-        turns=[(role, marked(text, found.get(number, []))) for number, (role, text) in enumerate(turns, 1)],
+        turns=[(role, marked(text, found.get(number, []))) for number, (role, text) in enumerate(kept, 1)],
+        before=changed,
+        still=_still_found(case) if changed else [],
     )
+
+
+def _still_found(case: ReviewCase) -> list[str]:
+    """By the rules of its corpus; whoever keeps it has the last word."""
+    rules = Rules.from_json((case.corpus.card.get("cleaning") or {}).get("rules", {}))
+    hits = find([Turn(role, text) for role, text in case.kept_turns], rules)
+    return list(dict.fromkeys(rule_name(hit.rule) for hit in hits))
 
 
 def marked(text: str, found: Sequence[str]) -> list[Marked]:

@@ -10,6 +10,8 @@ from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
@@ -191,14 +193,14 @@ def corpus_review(request: HttpRequest, public_id: UUID) -> HttpResponse:
 @for_roles("admin")
 @require_POST
 def corpus_decide(request: HttpRequest, public_id: UUID, name: str) -> HttpResponse:
-    """Keep or remove; then comes the next one that is open."""
+    """Keep, keep in other words, or remove; then comes the next one that is open."""
     case = get_object_or_404(ReviewCase, corpus__public_id=public_id, name=name)
     asked = {"verdict": request.POST.get("verdict", ""), "seen": request.POST.get("seen", "")}
     try:
-        now, is_taken = review.decide(case=case, by=person_of(request), **asked)
+        now, is_taken = review.decide(case=case, by=person_of(request), texts=request.POST.getlist("text"), **asked)
     except DomainError as error:
         messages.error(request, error.message)
-        return redirect("corpus_review", public_id)
+        return redirect(f"{reverse('corpus_review', args=[public_id])}?{urlencode({'case': name})}")
     if not is_taken:
         told = {"who": now.decided_by.username if now.decided_by else "–", "verdict": now.get_verdict_display()}
         messages.warning(request, _("%(who)s was faster: “%(verdict)s” stands for that dialogue.") % told)
