@@ -21,10 +21,11 @@ from annotation.reporting.latex import latex_table
 from annotation.reporting.numbers import REASONS
 from annotation.reporting.table import Cell, Column, Table, shown
 from metrics import text
-from metrics.comparison import holm
 from metrics.intervals import NO_INTERVAL
+from metrics.randomisation import compare_systems
 from metrics.results import Estimate, ResultRow
 from metrics.segmentation import Normalisation
+from metrics.significance import holm
 from metrics.text import METRICS, Progress, Protocol, References, TextStatistics
 
 TITLES = {
@@ -90,7 +91,7 @@ def difference_rows(
     rows = []
     for protocol in protocols:
         found = {
-            (one, other): text.compare_systems(counted[one], counted[other], protocol, clusters=clusters, seed=seed)
+            (one, other): compare_systems(counted[one], counted[other], protocol, clusters=clusters, seed=seed)
             for one, other in combinations(counted, 2)
             if (counted[one].is_complete & counted[other].is_complete).any()
         }

@@ -26,8 +26,9 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy is loaded: one core for
 import numpy as np
 
 from benchmarks.results import Table
+from metrics.randomisation import compare_systems
 from metrics.segmentation import jieba_words, needs_jieba
-from metrics.text import CHAR, CHATGLM, METRICS, REFERENCE, References, compare_systems, system_statistics, text_scores
+from metrics.text import CHAR, CHATGLM, METRICS, REFERENCE, References, system_statistics, text_scores
 from metrics.text import tokens_of as tokens_for
 from tests.metrics.sentences import compose
 

@@ -8,7 +8,7 @@ who is generous to everybody moves none of them.
 Two systems are compared on the items where both were rated; the counts of each number say how many those are.
 
 Shapes: I = items, K = systems, R = raters, P = pairs of systems, Q = points of the scale, C = clusters (dialogues),
-S = sums, B = resamples, F = flips; a leading "..." is one or many resamples.
+S = sums, B = resamples; a leading "..." is one or many resamples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +38,11 @@ from metrics.intervals import (
     stratum_rng,
 )
 from metrics.results import Estimate, Reason, ResultRow, Signature
-from metrics.table import BoolArray, FloatArray, IntArray, RatingMatrix, RatingTable, Scale
+from metrics.significance import MOST_EXACT, N_FLIPS, holm, sign_flip
+from metrics.strengths import davidson_strengths, is_connected
+from metrics.table import FloatArray, IntArray, RatingMatrix, RatingTable, Scale
 
 VERSION = 1
-N_FLIPS = 10_000
-MOST_EXACT = 13  # dialogues with a difference; up to here all 2^13 sign vectors are fewer than N_FLIPS random ones
-FLIPS_AT_ONCE = 2_000_000  # coins held at once: 16 MB
-ROUNDING = 1e-11  # sums that differ by less than this share of their terms are equal
 DECIMALS = 9  # means of ratings that agree to so many decimals are equal
 HOLM: dict[str, object] = {"adjustment": "holm", "family": "pairs-of-dimension-and-stratum"}
 
@@ -95,146 +93,6 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Quotient; NaN where the denominator is zero."""
     quotient: FloatArray = numerator / np.where(denominator == 0, np.nan, denominator)
     return quotient
-
-
-# The sign-flip test.
-
-
-class SignFlip(NamedTuple):
-    """What exchanging two systems within dialogues says about the difference between them.
-
-    p: two-sided; a trial exactly as far from 0 as observed counts against the difference, so no difference gives 1.
-    p_greater: the chance of a larger gain than observed, trials that equal it counting half: exchanging the systems
-    turns p_greater into 1 - p_greater.
-    n_trials: sign vectors tried;  is_exact: these were all that exist.
-    """
-
-    p: float
-    p_greater: float
-    n_trials: int
-    is_exact: bool
-
-    @property
-    def method(self) -> str:
-        """The test in words."""
-        how = f"all {self.n_trials} sign vectors" if self.is_exact else f"{self.n_trials} random flips"
-        return f"sign-flip permutation by cluster, {how}"
-
-
-def sign_flip(gains_CP: FloatArray, *, rng: np.random.Generator, n_flips: int = N_FLIPS) -> list[SignFlip]:
-    """One test per column: could the gains, summed over dialogues, as well have had the other sign?
-
-    gains_CP: shape (C, P), for each dialogue how much the first system is ahead, 0 where the two were not compared.
-
-    With at most 13 dialogues that show a difference all sign vectors are tried and p is their exact share; else n_flips
-    random ones and p = (c + 1) / (n + 1), which is never 0. All columns see the same random flips.
-
-    Source: Fisher (1935), The Design of Experiments; Phipson & Smyth (2010) on the + 1.
-    """
-    # A third more and a third less is no gain, whatever is left of it in the last digit of a float.
-    gains_CP = np.where(np.abs(gains_CP) > ROUNDING * np.abs(gains_CP).max(axis=0, initial=0), gains_CP, 0.0)
-    is_exact_P = np.count_nonzero(gains_CP, axis=0) <= MOST_EXACT
-    tests: dict[int, SignFlip] = {}
-    for column in np.flatnonzero(is_exact_P):
-        gains = gains_CP[gains_CP[:, column] != 0, column][:, None]
-        n_trials = 2 ** len(gains)
-        coins = (np.arange(n_trials)[:, None] >> np.arange(len(gains))) & 1
-        [(as_far, greater, equal)] = _trial_counts(coins.astype(np.float64), gains).T
-        tests[int(column)] = SignFlip(as_far / n_trials, (greater + equal / 2) / n_trials, n_trials, True)
-    columns = np.flatnonzero(~is_exact_P)
-    if len(columns):
-        gains = gains_CP[(gains_CP[:, columns] != 0).any(axis=1)][:, columns]
-        counts = np.zeros((3, len(columns)))
-        n_at_once = max(1, FLIPS_AT_ONCE // len(gains))
-        for first in range(0, n_flips, n_at_once):
-            n = min(n_at_once, n_flips - first)
-            bits = np.unpackbits(rng.integers(0, 256, (n, -(-len(gains) // 8)), dtype=np.uint8), axis=1)
-            counts += _trial_counts(bits[:, : len(gains)].astype(np.float64), gains)
-        for column, (as_far, greater, equal) in zip(columns, counts.T, strict=True):
-            p_greater = (greater + (equal + 1) / 2) / (n_flips + 1)
-            tests[int(column)] = SignFlip((as_far + 1) / (n_flips + 1), p_greater, n_flips, False)
-    return [tests[column] for column in range(gains_CP.shape[1])]
-
-
-def _trial_counts(coins_FC: FloatArray, gains_CP: FloatArray) -> FloatArray:
-    """Shape (3, P): trials as far from 0 as observed, trials above the observed sum, trials equal to it."""
-    observed_P, tolerance_P = gains_CP.sum(axis=0), ROUNDING * np.abs(gains_CP).sum(axis=0)
-    trials_FP = observed_P - 2 * (coins_FC @ gains_CP)
-    as_far = np.abs(trials_FP) >= np.abs(observed_P) - tolerance_P
-    greater = trials_FP > observed_P + tolerance_P
-    equal = np.abs(trials_FP - observed_P) <= tolerance_P
-    counts_3P: FloatArray = np.stack([as_far, greater, equal]).sum(axis=1).astype(np.float64)
-    return counts_3P
-
-
-def holm(p_values: Sequence[float]) -> FloatArray:
-    """p-values adjusted so that the chance of any false alarm among them stays below the level.
-
-    Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    return adjusted
-
-
-# Strengths from wins, ties and losses.
-
-
-def davidson_strengths(outcomes: FloatArray, pairs: Sequence[tuple[int, int]], n_systems: int) -> FloatArray:
-    """Log-strengths that sum to 0, shape (..., n_systems): where neither ties, exp(a - b) are the odds of a over b.
-
-    outcomes: shape (..., P, 3), wins of the first of each pair, ties, wins of the second; fractions are fine.
-
-    NaN where no finite strengths exist: systems that no chain of comparisons connects, nothing but ties, or a system
-    so far ahead that the likelihood rises for ever. One parameter for the frequency of ties is shared by all pairs.
-
-    Source: Davidson (1970), On Extending the Bradley-Terry Model to Accommodate Ties. Fitted by Newton's method.
-    """
-    lead = outcomes.shape[:-2]
-    counts_BP3 = outcomes.reshape(-1, len(pairs), 3)
-    total_BP = counts_BP3.sum(axis=2)
-    contrast_PK = np.zeros((len(pairs), n_systems))
-    for place, (first, second) in enumerate(pairs):
-        contrast_PK[place, [first, second]] = 1, -1
-    crossed_PKK = contrast_PK[:, :, None] * contrast_PK[:, None, :]
-    strength_BK, log_ties_B = np.zeros((len(counts_BP3), n_systems)), np.zeros(len(counts_BP3))
-    step_BK = np.full_like(strength_BK, np.inf)
-    for _ in range(60):
-        half_lead_BP = strength_BK @ contrast_PK.T / 2
-        weight_BP3 = np.exp(np.stack([half_lead_BP, np.tile(log_ties_B[:, None], len(pairs)), -half_lead_BP], axis=2))
-        win, tie, loss = np.moveaxis(weight_BP3 / weight_BP3.sum(axis=2, keepdims=True), 2, 0)
-        lead_BP = (win - loss) / 2
-        slope_BP = (counts_BP3[:, :, 0] - counts_BP3[:, :, 2]) / 2 - total_BP * lead_BP
-        gradient = np.column_stack([slope_BP @ contrast_PK, (counts_BP3[:, :, 1] - total_BP * tie).sum(axis=1)])
-        information = np.empty((len(counts_BP3), n_systems + 1, n_systems + 1))
-        information[:, :-1, :-1] = np.tensordot(total_BP * ((win + loss) / 4 - lead_BP**2), crossed_PKK, 1)
-        information[:, :-1, :-1] += total_BP.mean(axis=1)[:, None, None]  # only differences are known: their sum is 0
-        information[:, -1, :-1] = information[:, :-1, -1] = (-total_BP * tie * lead_BP) @ contrast_PK
-        information[:, -1, -1] = (total_BP * tie * (1 - tie)).sum(axis=1)
-        information += 1e-9 * np.eye(n_systems + 1)  # where there are no ties at all their parameter has no end
-        step = np.clip(np.linalg.solve(information, gradient[:, :, None])[:, :, 0], -1, 1)
-        step_BK = step[:, :-1]
-        strength_BK, log_ties_B = strength_BK + step_BK, log_ties_B + step[:, -1]
-        if np.abs(step_BK).max(initial=0) < 1e-10:
-            break
-    is_finite: BoolArray = np.abs(step_BK).max(axis=1) < 1e-8
-    is_finite &= np.ptp(strength_BK, axis=1) < 12  # odds of 160,000 to 1
-    is_finite &= _is_connected(total_BP, pairs, n_systems) & (counts_BP3[:, :, [0, 2]].sum(axis=(1, 2)) > 0)
-    found = np.where(is_finite[:, None], strength_BK - strength_BK.mean(axis=1, keepdims=True), np.nan)
-    return found.reshape(*lead, n_systems)
-
-
-def _is_connected(total_BP: FloatArray, pairs: Sequence[tuple[int, int]], n_systems: int) -> BoolArray:
-    """Whether a chain of compared pairs leads from every system to every other, shape (B,)."""
-    reached = np.tile(np.eye(n_systems), (len(total_BP), 1, 1))
-    for place, (first, second) in enumerate(pairs):
-        reached[:, first, second] = reached[:, second, first] = total_BP[:, place] > 0
-    for _ in range(n_systems.bit_length()):
-        reached = (reached @ reached > 0).astype(np.float64)
-    is_connected: BoolArray = reached.reshape(len(total_BP), -1).min(axis=1) > 0
-    return is_connected
 
 
 # Sums over items, and what is made of them.
@@ -515,7 +373,7 @@ class _Comparison:
 
     def _no_strength(self, outcomes_P3: FloatArray) -> Reason:
         """Why there are no strengths, should there be none."""
-        if not _is_connected(outcomes_P3.sum(axis=1)[None], self.grid.pairs, len(self.grid.systems)).all():
+        if not is_connected(outcomes_P3.sum(axis=1)[None], self.grid.pairs, len(self.grid.systems)).all():
             return "no_shared_items"
         return "separation" if outcomes_P3[:, [0, 2]].any() else "no_variation"
 

@@ -23,9 +23,10 @@ import pandas as pd
 
 from metrics.agreement import icc_coefficient
 from metrics.clustered import Quantity, Resampling, clustered_rows, plain_row, ratio
-from metrics.comparison import N_FLIPS, RatingGrid, rating_grid, sign_flip
+from metrics.comparison import RatingGrid, rating_grid
 from metrics.intervals import N_BOOTSTRAP, NO_INTERVAL, cluster_sums, stratum_label, stratum_rng
 from metrics.results import Reason, ResultRow, Signature
+from metrics.significance import N_FLIPS, sign_flip
 from metrics.table import BoolArray, FloatArray, IntArray, RatingTable
 
 VERSION = 1

@@ -18,9 +18,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from metrics.agreement import agreement_panel
 from metrics.clustered import Quantity, Resampling, clustered_rows, plain_row, ratio
 from metrics.intervals import N_BOOTSTRAP, NO_INTERVAL, TOLERANCE, Kind
+from metrics.panels import agreement_panel
 from metrics.results import Reason, ResultRow, Signature
 from metrics.table import FloatArray, IntArray, RatingTable
 

@@ -19,11 +19,11 @@ import pandas as pd
 from scipy import stats
 
 from metrics.clustered import plain_row
-from metrics.comparison import holm
 from metrics.gee import Marginal, marginal_fit
 from metrics.intervals import FEW_CLUSTERS, NO_INTERVAL
 from metrics.ordinal import EFFECT_LIMIT, NODES, Fit, OrdinalData, fit
 from metrics.results import Reason, ResultRow, Signature
+from metrics.significance import holm
 from metrics.table import FloatArray, IntArray, RatingTable
 
 VERSION = 2

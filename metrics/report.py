@@ -14,8 +14,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import pandas as pd
 
-from metrics import agreement, blinding, comparison, correlation, intervals, judge, mixed, power, raters, text
+from metrics import blinding, comparison, correlation, intervals, judge, mixed, panels, power, raters, text
+from metrics.randomisation import compare_systems
 from metrics.results import Estimate, ResultRow, Signature
+from metrics.significance import N_FLIPS
 from metrics.table import IntArray, RatingTable
 from metrics.text import CHATGLM, METRICS, PROTOCOLS, Protocol, TextStatistics
 
@@ -82,7 +84,7 @@ class StudyData:
     texts: Mapping[str, DatasetTexts] = field(default_factory=dict)
     seed: int = 0
     n_bootstrap: int = intervals.N_BOOTSTRAP
-    n_flips: int = comparison.N_FLIPS
+    n_flips: int = N_FLIPS
     exit_answers: ExitAnswers = field(default_factory=ExitAnswers)
     judges: RatingTable | None = None  # each judge is a "rater" of its own name; never part of `ratings`
 
@@ -154,8 +156,8 @@ def _rating_steps(table: RatingTable, dimension: str, drawn: Draws, n_flips: int
         yield "mixed", partial(mixed.gee, table, dimension)
         yield "power", partial(power.minimum_detectable_difference, table, dimension, **drawn)
         yield "power", partial(power.variance_rows, table, dimension, **drawn)
-    yield "agreement", partial(agreement.agreement_panel, table, by=_splits(table), **drawn)
-    yield "repeats", partial(agreement.repeat_agreement, rated_twice(table), dimension, **drawn)
+    yield "agreement", partial(panels.agreement_panel, table, by=_splits(table), **drawn)
+    yield "repeats", partial(panels.repeat_agreement, rated_twice(table), dimension, **drawn)
     yield "raters", partial(raters.rater_effects, table, dimension, **drawn)
 
 
@@ -281,7 +283,7 @@ def _text_difference(
         return []
     detail = {"systems": ", ".join(pair), "protocol": CHATGLM.label}
     rows = []
-    compared = text.compare_systems(first, second, CHATGLM, clusters=texts.clusters, n_permutations=n_flips, **drawn)
+    compared = compare_systems(first, second, CHATGLM, clusters=texts.clusters, n_permutations=n_flips, **drawn)
     for metric, found in compared.items():
         rows.append(ResultRow(f"{metric}_difference", "", found.estimate, stratum, detail))
         for name, p in (("p_randomisation", found.p_randomisation), ("p_bootstrap", found.p_bootstrap)):

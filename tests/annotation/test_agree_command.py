@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError
 
 from annotation.management.commands.agree import EXAMPLES
-from metrics.agreement import agreement_panel
+from metrics.panels import agreement_panel
 from tests.annotation.plain_files import examples, jsonl, run, run_elsewhere, table
 from tests.metrics.cast import make_frame, make_table
 from tests.metrics.reference.agreement_tables import FOUR_OBSERVERS

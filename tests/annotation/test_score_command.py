@@ -13,7 +13,8 @@ from django.core.management import CommandError
 from openpyxl import Workbook
 
 from annotation.management.commands.score import EXAMPLES
-from metrics.text import CHAR, CHATGLM, METRICS, REFERENCE, References, compare_systems, pair_scores, text_scores
+from metrics.randomisation import compare_systems
+from metrics.text import CHAR, CHATGLM, METRICS, REFERENCE, References, pair_scores, text_scores
 from metrics.text import text_statistics as count
 from tests.annotation.plain_files import (
     REFERENCES,

@@ -1,22 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from metrics.comparison import (
     compare_all,
-    davidson_strengths,
     friedman_chi2,
-    holm,
     rating_grid,
-    sign_flip,
 )
 from metrics.table import RatingTable
 from tests.metrics.cast import EMPATHY, SAFETY, make_frame, make_table
-
-PAIRS = [(0, 1), (0, 2), (1, 2)]
 
 
 def frame_of(ratings, *, clusters=None, dimension="empathy"):
@@ -103,47 +97,6 @@ def test_the_rows_in_order():
 # Second packages.
 
 
-def test_exact_flips_agree_with_scipy():
-    gains = np.random.default_rng(0).integers(-3, 5, (10, 4)) / 3.0
-    gains[:, 3] = 0
-    for test, column in zip(sign_flip(gains, rng=np.random.default_rng(0)), gains.T[:3], strict=False):
-        theirs = stats.permutation_test(
-            (column, np.zeros(10)), lambda x, y: (x - y).sum(), permutation_type="samples", n_resamples=np.inf
-        )
-        assert test.is_exact
-        assert test.p == pytest.approx(theirs.pvalue, abs=1e-9)
-
-
-def test_random_flips_come_close_to_all_flips():
-    gains = np.random.default_rng(1).normal(0.35, 1, (16, 1))
-    [ours] = sign_flip(gains, rng=np.random.default_rng(2), n_flips=100_000)
-    signs = 1 - 2 * ((np.arange(2**16)[:, None] >> np.arange(16)) & 1)
-    exact = np.mean(np.abs(signs @ gains) >= abs(gains.sum()) - 1e-12)
-    assert not ours.is_exact
-    assert ours.p == pytest.approx(exact, abs=0.006)
-    assert 0.005 < exact < 0.5
-
-
-def test_what_rounding_leaves_is_no_gain():
-    gains = np.array([1.0] * 5 + [0.1 + 0.2 - 0.3] * 20)[:, None]
-    assert gains[-1] != 0
-    [test] = sign_flip(gains, rng=np.random.default_rng(0))
-    assert (test.n_trials, test.p) == (2**5, 2 / 2**5)
-
-
-def test_random_flips_count_the_observed_order_once():
-    gains = np.full((40, 1), 1.0)
-    [test] = sign_flip(gains, rng=np.random.default_rng(0), n_flips=999)
-    assert test.p == 1 / 1000
-    assert test.p_greater == 0.5 / 1000
-
-
-@pytest.mark.parametrize("n", range(1, 9))
-def test_holm_agrees_with_statsmodels(n):
-    p = np.round(np.random.default_rng(n).random(n) ** 3, 1)  # rounded, so that some are tied
-    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-12)
-
-
 def test_holm_of_a_comparison_is_over_the_pairs_of_the_dimension():
     found = compared(table_of(study(3, n_items=12)))
     p = [estimate.value for key, estimate in found.items() if key[0] == "p_sign_flip"]
@@ -171,47 +124,6 @@ def test_friedman_agrees_with_scipy():
 def test_friedman_of_two_systems_is_the_squared_sign_test():
     scores = np.array([[1, 0], [2, 0], [1, 0], [0, 1], [1, 1]])
     assert friedman_chi2(scores) == pytest.approx((3 - 1) ** 2 / (3 + 1))  # McNemar; the tie says nothing
-
-
-def test_strengths_agree_with_a_log_linear_model():  # Davidson's model as Poisson regression, fitted by statsmodels
-    outcomes = np.array([[30, 12, 18], [25, 20, 15], [22, 9, 14]], dtype=float)
-    design, counts = [], []
-    for place, (first, second) in enumerate(PAIRS):
-        for outcome, credit in enumerate([(1, 0), (0.5, 0.5), (0, 1)]):
-            strength = np.zeros(3)
-            strength[[first, second]] = credit
-            design.append([*(place == np.arange(3)), outcome == 1, *strength[1:]])
-            counts.append(outcomes[place, outcome])
-    fit = sm.GLM(np.array(counts), np.array(design, float), family=sm.families.Poisson()).fit(tol=1e-14)
-    theirs = np.array([0, *fit.params[-2:]])
-    assert davidson_strengths(outcomes, PAIRS, 3) == pytest.approx(theirs - theirs.mean(), abs=1e-9)
-
-
-def test_strengths_without_ties_are_those_of_bradley_and_terry():
-    outcomes = np.array([[3.0, 0.0, 1.0]])
-    assert davidson_strengths(outcomes, [(0, 1)], 2) == pytest.approx(np.log(3) * np.array([0.5, -0.5]), abs=1e-9)
-
-
-def test_many_strengths_at_once_are_those_of_each():
-    outcomes = np.random.default_rng(0).integers(1, 40, (20, 3, 3)).astype(float)
-    together = davidson_strengths(outcomes, PAIRS, 3)
-    assert together.shape == (20, 3)
-    assert together == pytest.approx(np.array([davidson_strengths(one, PAIRS, 3) for one in outcomes]), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "pairs"),
-    [
-        ([[0, 9, 0], [0, 9, 0], [0, 9, 0]], PAIRS),
-        ([[5, 2, 3], [0, 0, 0], [0, 0, 0]], PAIRS),
-        ([[5, 1, 0], [5, 0, 0], [4, 3, 2]], [(0, 1), (0, 2), (1, 2)]),
-        ([[5, 5, 0]], [(0, 1)]),
-    ],
-    ids=["ties alone", "the third met nobody", "a tie bounds the first", "never a loss"],
-)
-def test_strengths_without_an_end_are_undefined(outcomes, pairs):
-    strengths = davidson_strengths(np.array(outcomes, float), pairs, 1 + max(max(pair) for pair in pairs))
-    assert np.isfinite(strengths).all() == (outcomes[0] == [5, 1, 0])
 
 
 # Properties.

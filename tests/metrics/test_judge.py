@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from metrics.agreement import agreement_panel, cohen_kappa
+from metrics.agreement import cohen_kappa
 from metrics.judge import alternative_annotator_test, judge_agreement, split_judges
+from metrics.panels import agreement_panel
 from metrics.table import RatingTable
 from tests.metrics.cast import EMPATHY, RATERS, SAFETY, make_frame, make_table
 

@@ -15,7 +15,7 @@ from annotation.formats.problems import Findings, TooManyProblems
 from annotation.formats.ratings import Layout, RatingFields, read_ratings
 from annotation.management.plainfiles import PlainFileCommand, opened, refused
 from annotation.plainfiles import agreement_tables, written
-from metrics.agreement import ConstantKappa, agreement_panel
+from metrics.panels import ConstantKappa, agreement_panel
 from metrics.table import RatingTable, Scale
 
 UNNAMED = "rating"  # the dimension of a scale without a name
