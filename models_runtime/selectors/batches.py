@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Min, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from annotation.models import Response, Study
@@ -34,7 +34,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class PartRow:
-    """One system of a batch. n_answered counts what is stored, whoever made it; n_disclosing of it names a system."""
+    """One system of a batch. n_answered counts what is stored, whoever made it.
+
+    Of that, n_disclosing names a system, and n_cut ends where the limit of tokens was.
+    """
 
     part: BatchPart
     job: JobRow | None
@@ -42,6 +45,7 @@ class PartRow:
     n_answered: int
     n_failed: int
     n_disclosing: int
+    n_cut: int
     state: str  # in words
     tone: str  # of the badge
     failed_job: Job | None  # what stopped it, if anything did
@@ -150,8 +154,12 @@ def is_ready(study: Study) -> bool:
 
 
 def part_row(part: BatchPart) -> PartRow:
-    answers = answers_of(part)
     settings = part.value
+    counts = answers_of(part).aggregate(
+        n=Count("pk"),
+        n_disclosing=Count("pk", filter=~Q(disclosures=[])),
+        n_cut=Count("pk", filter=Q(provenance__finish_reason="length")),
+    )
     price = settings.price if isinstance(settings, EndpointSettings) else None
     state, tone = _state(part)
     job = part.job
@@ -160,9 +168,10 @@ def part_row(part: BatchPart) -> PartRow:
         part=part,
         job=job_row(job) if job else None,
         n_total=part.batch.n_items * part.batch.repeats,
-        n_answered=answers.count(),
+        n_answered=counts["n"],
         n_failed=part.failures.filter(is_waiting=False).count(),
-        n_disclosing=answers.with_disclosures().count(),  # type: ignore[attr-defined]  # a word of ours
+        n_disclosing=counts["n_disclosing"],
+        n_cut=counts["n_cut"],
         state=state,
         tone=tone,
         failed_job=job if has_failed else None,
@@ -181,15 +190,19 @@ def answers_of(part: BatchPart) -> QuerySet[Response]:
 
 
 def identities(part: BatchPart) -> list[Identity]:
-    """What the endpoint said it was, in the order in which it first said so; more than one is a drift."""
-    mine = Response.objects.filter(system=part.system_id, provenance__batch=str(part.batch.public_id))
+    """What the endpoint said it was, in the order in which it first said so; more than one is a drift.
+
+    Of all responses that this part is about: those of an earlier batch stand in the same study.
+    """
     rows: Any = (
-        mine.order_by()
+        answers_of(part)
+        .order_by()
         .values_list("provenance__model_reported", "provenance__system_fingerprint")
         .annotate(n=Count("pk"), first=Min("pk"))
         .order_by("first")
     )
-    return [Identity(model or "", fingerprint or "", n) for model, fingerprint, n, _first in rows]
+    # Imported responses say nothing; an endpoint that says nothing has said "".
+    return [Identity(model, fingerprint or "", n) for model, fingerprint, n, _first in rows if model is not None]
 
 
 def _state(part: BatchPart) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from django.db.models import Avg, Count, F, Q
 from django.db.models.functions import Length
 
 from annotation.models import Item, Response, System
-from jobs.models import Job
+from jobs.ledger import OVER
 from models_runtime.endpoints import budget
 from models_runtime.endpoints.batch import USUAL_NEW_TOKENS
 from models_runtime.endpoints.values import Message
@@ -20,6 +20,7 @@ from models_runtime.models import BatchPart, Runtime
 from models_runtime.runtimes import EndpointSettings, LocalSettings
 
 RECENT = 200  # responses whose lengths stand for those to come
+JOBS_TIMED = 5
 AT_ONCE = 500
 
 
@@ -43,7 +44,8 @@ class Estimate:
     """One system's part. n_new: responses to be made; n_there: stored already, and kept.
 
     is_measured: the lengths are those of this system's latest responses; otherwise a character counts as a token, and
-    an answer is as long as the reference replies.  seconds: by the speed of its last batch, None where there was none.
+    an answer is as long as the reference replies.  seconds: by the speed of its latest jobs, as `n_timed`
+    responses took; None where there were none.
     n_versions: under how many versions the stored ones were made, imported ones counting as one.
     """
 
@@ -54,6 +56,7 @@ class Estimate:
     tokens_out: int
     is_measured: bool
     seconds: float | None
+    n_timed: int
     money: Money | None
     n_versions: int
 
@@ -68,6 +71,7 @@ def estimate(system: System, item_ids: Sequence[int], *, repeats: int) -> Estima
             versions.add(digest)
             n_there += n
     n_new = len(item_ids) * repeats - n_there
+    seconds, n_timed = _seconds(system, n_new)
     per_item_in, per_item_out, is_measured = _lengths(system, item_ids, settings)
     return Estimate(
         system=system,
@@ -76,7 +80,8 @@ def estimate(system: System, item_ids: Sequence[int], *, repeats: int) -> Estima
         tokens_in=round(per_item_in * n_new),
         tokens_out=round(per_item_out * n_new),
         is_measured=is_measured,
-        seconds=_seconds(system, n_new),
+        seconds=seconds,
+        n_timed=n_timed,
         money=_money(settings, system, item_ids, repeats, round(per_item_out)),
         n_versions=len(versions),
     )
@@ -99,14 +104,19 @@ def _lengths(
     return prompt, min(reply, settings.max_new_tokens or reply), False
 
 
-def _seconds(system: System, n_new: int) -> float | None:
-    """By the last job of the system that answered anything to its end."""
-    parts = BatchPart.objects.filter(system=system, job__state=Job.State.DONE).order_by("-job__finished_at")
-    for row in parts.values_list("job__result", F("job__finished_at") - F("job__started_at"))[:5]:
-        n_made = row[0].get("counts", {}).get("n_new", 0)
-        if n_made:
-            return float(row[1].total_seconds() / n_made * n_new)
-    return None
+def _seconds(system: System, n_new: int) -> tuple[float | None, int]:
+    """Loading once, then the speed of its latest jobs, however they ended; and how many responses that rests on."""
+    over = BatchPart.objects.filter(
+        system=system, job__state__in=OVER, job__counted_since__isnull=False, job__n_done__gt=F("job__counted_from")
+    )
+    latest = over.order_by("-job__finished_at").select_related("job")[:JOBS_TIMED]
+    loading, answering, n = [], 0.0, 0
+    for job in (part.job for part in latest if part.job):
+        assert job.started_at and job.counted_since and job.finished_at and job.counted_from is not None  # noqa: S101
+        loading.append((job.counted_since - job.started_at).total_seconds())
+        answering += (job.finished_at - job.counted_since).total_seconds()
+        n += job.n_done - job.counted_from
+    return (fmean(loading) + answering / n * n_new if n else None), n
 
 
 def _money(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def set_runtime(*, system: System, settings: Settings, by: User | None) -> Runti
         folder_of(settings.weights)
         if settings.adapter:
             folder_of(settings.adapter)
-    else:
-        check_endpoint(settings.base_url)
+    else:  # in one way of writing: an endpoint's jobs wait for each other, and know each other by it
+        base_url, _origin = check_endpoint(settings.base_url).check(settings.base_url)
+        settings = replace(settings, base_url=base_url)
     runtime = Runtime.objects.select_for_update().filter(system=system).first()
     if runtime is None:
         runtime = Runtime(system=system)

@@ -456,13 +456,13 @@ def test_only_what_failed_is_tried_again(client, settings):
     assert {one.job.state for one in batch.parts.select_related("job")} == {"queued"}
 
 
-def test_responses_that_name_a_system_are_counted(client, batch):
+def test_responses_that_name_a_system_or_end_at_the_limit_are_counted(client, batch):
     part = batch.parts.get()
     for item, hits in zip(batch.items.all(), ([{"matched": "SoulChat"}], []), strict=False):
-        factories.make_response(item, part.system, disclosures=hits)
+        factories.make_response(item, part.system, disclosures=hits, provenance={"finish_reason": "length"})
     page = client.get(reverse("batch_detail", args=[batch.public_id])).content.decode()
     row = page.partition(part.system.name)[2].partition("</tr>")[0]
-    assert "2 / 3" in row and '<td class="num">1</td>' in row
+    assert "2 / 3" in row and '<td class="num">1</td><td class="num">2</td>' in row
 
 
 def test_the_pages_speak_chinese(client, batch):
@@ -512,14 +512,22 @@ def test_the_command_says_what_is_wrong(settings, arguments, said):
     assert not GenerationBatch.objects.exists()
 
 
-def test_the_speed_of_the_last_batch_is_the_guess_for_the_next(batch, settings):
+def test_the_speed_of_earlier_jobs_is_the_guess_for_the_next_and_loading_is_counted_once(batch):
     part = batch.parts.get()
-    claim = ledger.claim(part.job_id, worker="w")
-    ledger.finish(claim, result={"counts": {"n_new": 10}})
-    now = timezone.now()
-    Job.objects.update(started_at=now - timedelta(seconds=20), finished_at=now)
     ids = list(batch.items.values_list("pk", flat=True))
-    assert estimate(part.system, ids, repeats=1).seconds == pytest.approx(6)  # three items at two seconds each
+    assert (estimate(part.system, ids, repeats=1).seconds, estimate(part.system, ids, repeats=1).n_timed) == (None, 0)
+    claim = ledger.claim(part.job_id, worker="w")
+    ledger.heartbeat(claim, n_done=5, counts_anew=True)  # five were there before
+    ledger.heartbeat(claim, n_done=15)
+    ledger.request_cancel(part.job_id)
+    ledger.cancel(claim)  # what it has done was timed, though it was stopped
+    now = timezone.now()
+    Job.objects.update(
+        started_at=now - timedelta(seconds=60), counted_since=now - timedelta(seconds=20), finished_at=now
+    )
+    found = estimate(part.system, ids, repeats=2)
+    assert found.n_timed == 10
+    assert found.seconds == pytest.approx(40 + 6 * 2)  # loading, then six responses at two seconds each
 
 
 def test_a_price_keeps_its_date_until_it_is_changed(client):

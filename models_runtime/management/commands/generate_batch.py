@@ -104,7 +104,7 @@ def _limit(text: str, systems: list[System]) -> tuple[int, Decimal]:
 
 def _told(found: Estimate) -> str:
     basis = "as its latest responses" if found.is_measured else "a character a token, as long as the references"
-    time = "time unknown" if found.seconds is None else f"in {duration(found.seconds)}"
+    time = "time unknown" if found.seconds is None else f"in {duration(found.seconds)} (as {found.n_timed} took)"
     money = ""
     if found.money:
         money = f", about {found.money.likely:f} and at most {found.money.most:f} {found.money.currency}"
