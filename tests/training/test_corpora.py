@@ -26,7 +26,8 @@ from training.corpus.store import Store, partial_of
 from training.models import Corpus, ReviewCase
 from training.selectors.corpora import case_view, corpus_page, marked, review_page
 from training.services import corpora
-from training.services.corpora import UPLOADS, CorpusRefused, Order, launch_corpus, remove_corpus
+from training.services.corpora import UPLOADS, CorpusRefused, Order, launch_corpus
+from training.services.removal import remove_corpus
 from training.services.review import decide, prepare_again
 from training.tasks import corpora as tasks
 
@@ -269,7 +270,7 @@ def test_an_upload_stays_while_another_corpus_needs_it(toy):
     for corpus, is_left in zip(both, (True, False), strict=True):
         ledger.request_cancel(corpus.job_id)
         conclude(corpus.job_id)
-        remove_corpus(corpus=corpus, by=None)
+        run_job(remove_corpus(corpus=corpus, by=None).pk)
         assert upload_path(name, folder=UPLOADS).exists() == is_left
 
 

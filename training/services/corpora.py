@@ -1,4 +1,4 @@
-"""launch_corpus, prepare_corpus, register_folder, remove_corpus: from files to a folder that training reads, once.
+"""launch_corpus, prepare_corpus, register_folder: from files to a folder that training reads, once.
 
 A child process makes the folder, whole or not at all (training.corpus). The row tells what is in it as soon as the
 folder is there, in a transaction that also holds the job.
@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from annotation.errors import DomainError, NotReady
+from annotation.errors import DomainError
 from annotation.models import User
 from annotation.services.audit import record
-from annotation.services.uploads import delete_upload, upload_path
+from annotation.services.uploads import upload_path
 from jobs import ledger
 from jobs.errors import ChildFailed, JobRefused
 from jobs.registry import RunningJob
@@ -40,7 +41,7 @@ from training.corpus.tokenizers import tokenizer_digest, tokenizer_files
 from training.leaks import hashes_of_database
 from training.models import Corpus, ReviewCase, Rewriting
 
-PREPARE = "training.prepare"
+PREPARE, LEAKS = "training.prepare", "training.leaks"
 UPLOADS = "corpora"  # folder of uploads; they stay as long as the corpus does
 STAGES = (gettext_noop("Looking for near duplicates"), gettext_noop("Reading dialogues"))
 COMPARING = gettext_noop("Collecting the items that must not be learnt")
@@ -131,27 +132,10 @@ def file_of(source: dict[str, str]) -> Path:
     return found
 
 
-def remove_corpus(*, corpus: Corpus, by: User | None) -> None:
-    """Forget a corpus that was never made, and its files: its name is free again. Raises NotReady, CorpusRefused."""
-    with transaction.atomic():
-        corpus = Corpus.objects.select_for_update(of=("self",)).select_related("job").get(pk=corpus.pk)
-        if corpus.is_ready:
-            raise CorpusRefused(_("The corpus is prepared. What may have been learnt from stays."))
-        if corpus.job is not None and not corpus.job.is_over:
-            raise NotReady(_("It is still being prepared. Cancel that first."))
-        record("corpus.removed", by=by, corpus=str(corpus.public_id))
-        corpus.delete()
-    remove_remains(corpus)
-    kept = uploads_in_use()
-    for name in [*(source.get("upload", "") for source in corpus.sources), corpus.plan.get("review") or ""]:
-        if name not in kept:
-            delete_upload(name, folder=UPLOADS)
-
-
-def uploads_in_use() -> set[str]:
-    """Names of the uploads that a corpus is made of, or whose verdicts it follows."""
+def uploads_in_use(corpora: QuerySet[Corpus]) -> set[str]:
+    """Names of the uploads that these are made of, or whose verdicts they follow."""
     used: set[str] = set()
-    for sources, plan in Corpus.objects.values_list("sources", "plan"):
+    for sources, plan in corpora.values_list("sources", "plan"):
         used.update(source.get("upload", "") for source in sources)
         used.add(plan.get("review") or "")
     return used

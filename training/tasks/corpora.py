@@ -27,12 +27,12 @@ from training.corpus.errors import CorpusError
 from training.corpus.prepare import ITEMS
 from training.leaks import leaked_items
 from training.models import Corpus, Rewriting
-from training.services.corpora import PREPARE, prepare_corpus, remove_remains, uploads_in_use
+from training.services.corpora import LEAKS, PREPARE, prepare_corpus, remove_remains, uploads_in_use
 from training.services.corpora import UPLOADS as CORPUS_UPLOADS
+from training.services.removal import REMOVE, remove_files
 from training.services.rewriting import REWRITE, refresh_dialogues, rewrite_dialogues
 from training.services.rewriting import UPLOADS as REWRITING_UPLOADS
 
-LEAKS = "training.leaks"
 MAX_LEAKS_NAMED = 200
 
 EXPLANATIONS: Explanations = {
@@ -85,6 +85,12 @@ def run_leaks(running: RunningJob) -> Result:
     return {"n_leaks": len(leaks), "leaks": leaks[:MAX_LEAKS_NAMED]}
 
 
+@job(REMOVE, label=_("Removing files"))
+def run_remove(running: RunningJob) -> Result:
+    """params: what ("corpus", "run", "checkpoints"), public_id, and what belongs to it; see services.removal."""
+    return {"n": remove_files(running, running.params)}
+
+
 def _rewriting_of(row: Job) -> Rewriting | None:
     return Rewriting.objects.filter(job=row.pk).first()
 
@@ -118,7 +124,10 @@ def run_rewrite(running: RunningJob) -> Result:
 def remove_stray_uploads() -> None:
     """Files whose request died before there was a corpus or a rewriting go after a day."""
     questions = Rewriting.objects.values_list("questions__upload", flat=True)
-    for folder, used in ((CORPUS_UPLOADS, uploads_in_use), (REWRITING_UPLOADS, lambda: set(questions))):
+    for folder, used in (
+        (CORPUS_UPLOADS, lambda: uploads_in_use(Corpus.objects.all())),
+        (REWRITING_UPLOADS, lambda: set(questions)),
+    ):
         stale = uploads_before(timezone.now() - KEEP_UPLOADS, folder=folder)
         if stale:
             for name in set(stale) - used():

@@ -27,8 +27,9 @@ from training.forms.corpora import CorpusForm, PrepareAgainForm
 from training.models import Corpus, ReviewCase
 from training.selectors import corpora as selectors
 from training.services import corpora as services
-from training.services import review
+from training.services import removal, review
 from training.tasks import corpora as tasks
+from training.views.removal import asked_first
 
 
 @for_roles("admin")
@@ -145,16 +146,21 @@ def corpus_figure(request: HttpRequest, public_id: UUID, key: str, format: str) 
 
 
 @for_roles("admin")
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def corpus_remove(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """What goes and how large it is; sent, it goes. Sent twice, it goes once."""
+    if request.method == "POST" and not Corpus.objects.filter(public_id=public_id).exists():
+        return redirect("corpus_list")
     corpus = _corpus(public_id)
-    try:
-        services.remove_corpus(corpus=corpus, by=person_of(request))
-    except DomainError as error:
-        messages.error(request, error.message)
-        return redirect("corpus_detail", public_id)
-    messages.success(request, _("%(name)s is removed.") % {"name": corpus.name})
-    return redirect("corpus_list")
+    return asked_first(
+        request,
+        question=_("Remove the corpus?"),
+        name=corpus.name,
+        removal=partial(removal.removal_of_corpus, corpus),
+        remove=partial(removal.remove_corpus, corpus=corpus, by=person_of(request)),
+        back=reverse("corpus_detail", args=[public_id]),
+        then=reverse("corpus_list"),
+    )
 
 
 @for_roles("admin")

@@ -10,6 +10,8 @@ from django.contrib import messages
 from django.db import transaction
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotation.errors import DomainError
@@ -19,9 +21,11 @@ from jobs.tasks import conclude
 from training.forms.runs import ConfirmForm, RunForm
 from training.models import TrainingRun
 from training.selectors import runs as selectors
+from training.services import removal
 from training.services import runs as services
 from training.services.runs import Foresight
 from training.tasks.runs import hint_run
+from training.views.removal import asked_first
 
 
 @for_roles("admin")
@@ -164,6 +168,41 @@ def run_resume(request: HttpRequest, public_id: UUID) -> HttpResponse:
     else:
         hint_run(run)
     return redirect("run_detail", public_id)
+
+
+@for_roles("admin")
+@require_http_methods(["GET", "HEAD", "POST"])
+def run_remove(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """What goes and how large it is; sent, it goes. Sent twice, it goes once."""
+    if request.method == "POST" and not TrainingRun.objects.filter(public_id=public_id).exists():
+        return redirect("run_list")
+    run = _run(public_id)
+    return asked_first(
+        request,
+        question=_("Remove the run?"),
+        name=run.name,
+        removal=partial(removal.removal_of_run, run),
+        remove=partial(removal.remove_run, run=run, by=person_of(request)),
+        back=reverse("run_detail", args=[public_id]),
+        then=reverse("run_list"),
+    )
+
+
+@for_roles("admin")
+@require_http_methods(["GET", "HEAD", "POST"])
+def run_remove_checkpoints(request: HttpRequest, public_id: UUID) -> HttpResponse:
+    """The same of the checkpoints that nobody needs; the run stays."""
+    run = _run(public_id)
+    detail = reverse("run_detail", args=[public_id])
+    return asked_first(
+        request,
+        question=_("Remove the checkpoints that are not needed?"),
+        name=run.name,
+        removal=partial(removal.removal_of_checkpoints, run),
+        remove=partial(removal.remove_checkpoints, run=run, by=person_of(request)),
+        back=detail,
+        then=detail,
+    )
 
 
 def _run(public_id: UUID) -> TrainingRun:
