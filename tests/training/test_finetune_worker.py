@@ -24,8 +24,9 @@ from training.corpus.errors import StoreBroken
 from training.corpus.store import Span, StoreWriter
 from training.finetune import worker
 from training.finetune.config import FinetuneConfig
-from training.finetune.errors import BadConfig, DeviceTooSmall, LostPeer
-from training.finetune.protocol import DONE, STOPPED, FinetuneJob
+from training.finetune.errors import BadConfig, DeviceTooSmall, LostPeer, RunIsBusy
+from training.finetune.loop import claimed
+from training.finetune.protocol import DONE, STOP_FILE, STOPPED, FinetuneJob
 from training.finetune.telemetry import read_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -107,11 +108,6 @@ class Child:
                 return self.messages[-1]
         raise AssertionError(self.process.stderr.read())
 
-    def end(self) -> int:
-        rest, _ = self.process.communicate(timeout=120)
-        self.messages += [json.loads(line) for line in rest.splitlines()]
-        return self.process.returncode
-
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
@@ -131,11 +127,14 @@ def in_this_process(job):
     return told
 
 
-@pytest.fixture
-def reference(write_job):
-    job, _ = write_job("reference")
-    in_this_process(job)
-    return losses(job)
+@pytest.fixture(scope="module")
+def reference(inputs, tmp_path_factory):
+    """A run that nothing disturbed, and what it told."""
+    # A guess of what it needs does not keep a CPU from trying.
+    job = FinetuneJob(tmp_path_factory.mktemp("reference"), **inputs, config=CONFIG, threads=1, needed_bytes=1e18)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(worker, "SECONDS_BETWEEN_SIGNS", 0)
+        return job, in_this_process(job)
 
 
 def test_the_job_comes_back_from_its_file(write_job):
@@ -159,11 +158,8 @@ def test_a_job_that_cannot_be_is_refused(write_job, change, said):
         FinetuneJob.from_json(data)
 
 
-def test_a_run_tells_what_it_does_and_answers_the_held_out_samples(write_job, monkeypatch):
-    monkeypatch.setattr(worker, "SECONDS_BETWEEN_SIGNS", 0)
-    job, _ = write_job()
-    job = dataclasses.replace(job, needed_bytes=1e18)  # a guess does not keep a CPU from trying
-    told = in_this_process(job)
+def test_a_run_tells_what_it_does_and_answers_the_held_out_samples(reference):
+    job, told = reference
     kinds = [message["type"] for message in told]
     assert kinds[:3] == ["hardware", "note", "ready"] and kinds[-2:] == ["answers", "done"]
     assert told[0]["devices"] == 1 and told[0]["memory_bytes"] == worker.machine_bytes() > 2**20
@@ -190,38 +186,58 @@ def test_kill_9_in_the_middle_of_a_checkpoint_changes_no_loss(write_job, referen
         time.sleep(0.0002)
     child.kill()
     assert ready(in_this_process(job))["step"] in (2, 3)  # 3 if the kill came a millisecond late
-    assert losses(job) == reference
+    assert losses(job) == losses(reference[0])
 
 
-@pytest.mark.slow  # a process that imports torch
-def test_sigterm_ends_at_a_step_with_a_checkpoint(write_job, reference):
-    job, path = write_job(checkpoint_every=0)
-    child = Child(path)
-    child.until("ready")
-    child.process.send_signal(signal.SIGTERM)
-    assert child.end() == STOPPED
-    stopped_at = child.messages[-1]["step"]
-    assert child.messages[-1]["type"] == "stopped" and 0 < stopped_at < 8
-    assert ready(in_this_process(job))["step"] == stopped_at
-    assert losses(job) == reference
+@pytest.fixture
+def launched(monkeypatch):
+    """What torchrun's processes say; the launcher is this process, and SIGTERM reaches it after the first checkpoint.
+
+    How one process alone takes SIGTERM: test_finetune_command.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(ROOT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def launch(job, path):
+        told = []
+
+        def hear(message):
+            told.append(message)
+            if message["type"] == "checkpoint":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return worker.launch(str(path), job, hear), told
+
+    yield launch
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.slow  # torchrun and two processes that import torch: about 15 s
-def test_two_processes_make_the_losses_of_one(write_job, reference, tmp_path):
+@pytest.mark.slow  # torchrun and two processes that import torch: about 12 s
+def test_two_processes_make_the_losses_of_one(write_job, reference, launched):
     """And stop when they are told to; what two saved, one continues."""
     job, path = write_job(processes=2, n_generated=0)
-    child = Child(path)
-    child.until("checkpoint")
-    child.process.send_signal(signal.SIGTERM)
-    assert child.end() == STOPPED, child.messages
-    assert ready(child.messages)["n_processes"] == 2
-    assert 1 <= child.messages[-1]["step"] < 8
-    assert ready(in_this_process(job))["step"] == child.messages[-1]["step"]
-    for own, expected in zip(losses(job), reference, strict=True):
+    code, told = launched(job, path)
+    assert code == STOPPED and not (job.folder / STOP_FILE).exists()
+    assert ready(told)["n_processes"] == 2
+    assert 1 <= told[-1]["step"] < 8
+    assert ready(in_this_process(job))["step"] == told[-1]["step"]
+    for own, expected in zip(losses(job), losses(reference[0]), strict=True):
         assert [float(value) for value in own] == pytest.approx([float(value) for value in expected], rel=1e-5)
-    one, other = load(job.folder / "export").model, load(tmp_path / "reference" / "export").model
+    one, other = load(job.folder / "export").model, load(reference[0].folder / "export").model
     for name, value in one.named_parameters():
         assert torch.allclose(value, other.get_parameter(name), atol=1e-4), name
+
+
+def test_a_second_launch_leaves_the_first_one_its_wish_to_stop(write_job, monkeypatch):
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    job, path = write_job(processes=2)
+    with claimed(job.folder):
+        (job.folder / STOP_FILE).touch()
+        with pytest.raises(RunIsBusy, match="another process trains in"):
+            worker.launch(str(path), job, print)
+    assert (job.folder / STOP_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -263,17 +279,33 @@ def test_failures_have_classes(error, words):
     assert worker.failure_of(error) == words
 
 
-def test_a_failure_is_the_last_line(tmp_path):
+def the_process(path):
+    """Exit code and lines of `main`, which takes standard output for itself."""
     read_end, write_end = os.pipe()
     stdout = os.dup(1)
     os.dup2(write_end, 1)
     try:
-        code = worker.main([str(tmp_path / "nothing.json")])
+        code = worker.main([str(path)])
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
         os.close(write_end)
-    words = json.loads(os.read(read_end, 10_000).splitlines()[-1])
-    os.close(read_end)
+    with os.fdopen(read_end) as told:
+        return code, [json.loads(line) for line in told]
+
+
+def test_a_failure_is_the_last_line(tmp_path):
+    code, told = the_process(tmp_path / "nothing.json")
+    words = told[-1]
     assert (code, words["error_class"], words["is_final"]) == (65, "BadConfig", True)
     assert "nothing.json cannot be read" in words["error"]
+
+
+def test_several_processes_are_torchruns(write_job, monkeypatch):
+    def launch(job_file, job, emit):
+        emit({"type": "done", "processes": job.processes, "job_file": job_file})
+        return 42
+
+    monkeypatch.setattr(worker, "launch", launch)
+    _, path = write_job(processes=2)
+    assert the_process(path) == (42, [{"type": "done", "processes": 2, "job_file": str(path)}])

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -332,23 +332,26 @@ def _resume(run: Run, trainee: Trainee, optimizer: torch.optim.Optimizer, tell: 
 
 
 @contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    """Raises RunIsBusy if another run has this folder; the system ends the claim with the process."""
+def claimed(folder: Path) -> Iterator[None]:
+    """Raises RunIsBusy if another process has this run's folder; the system ends the claim with the process."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY) if dist.get_rank() == 0 else None
-    is_busy = False
-    if handle is not None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            is_busy = True
-    try:
-        if agreed_sums([float(is_busy)], torch.device("cpu"))[0]:
-            raise RunIsBusy(f"another process trains in {folder} now; wait for it, or stop it first")
+            raise RunIsBusy(f"another process trains in {folder} now; wait for it, or stop it first") from None
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
+        os.close(handle)
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """The first process claims the folder for all. Raises RunIsBusy, in all of them."""
+    with ExitStack() as stack:
+        checkpoints.on_first(lambda: stack.enter_context(claimed(folder)))
+        yield
 
 
 # --- what is told ---

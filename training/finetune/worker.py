@@ -50,10 +50,11 @@ from training.finetune.errors import (
     DiskTooFull,
     FinetuneError,
     LostPeer,
+    RunIsBusy,
 )
 from training.finetune.evaluation import answer_held_out
 from training.finetune.export import write_card
-from training.finetune.loop import Emit, Outcome, Run, train
+from training.finetune.loop import Emit, Outcome, Run, claimed, train
 from training.finetune.protocol import (
     BUG,
     CARD,
@@ -102,10 +103,13 @@ def run(job: FinetuneJob, emit: Emit, should_stop: Callable[[], bool]) -> int:
 
 
 def launch(job_file: str, job: FinetuneJob, emit: Emit) -> int:
-    """Start the processes of a job under torchrun and pass on what they say; returns their exit code."""
-    job.folder.mkdir(parents=True, exist_ok=True)
+    """Start the processes of a job under torchrun and pass on what they say; returns their exit code.
+
+    Raises RunIsBusy if another process trains in the run's folder.
+    """
     stop_file = job.folder / STOP_FILE
-    stop_file.unlink(missing_ok=True)
+    with claimed(job.folder):  # while another one trains here, the wish to stop is that one's
+        stop_file.unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop_file.touch())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
@@ -125,7 +129,8 @@ def launch(job_file: str, job: FinetuneJob, emit: Emit) -> int:
                 last = message
                 emit(message)
         code = child.wait()
-    stop_file.unlink(missing_ok=True)
+    if all(failure["error_class"] != RunIsBusy.error_class for failure in failures):
+        stop_file.unlink(missing_ok=True)
     if not failures and code == 0:
         return STOPPED if last.get("type") == "stopped" else DONE
     # Who failed first takes the others along, and their words are only that somebody is gone.

@@ -124,7 +124,7 @@ class Command(BaseCommand):
             said = (f"{last['error_class']}: {_sentence(last['error'])}", way, again)
             raise CommandError(" ".join(part for part in said if part), returncode=code)
         elif code == -signal.SIGTERM:
-            raise CommandError("Stopped before the first step. The same command begins anew.", returncode=INTERRUPTED)
+            raise CommandError("Stopped before a step. The same command starts it again.", returncode=INTERRUPTED)
         else:
             ended = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise CommandError(
