@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from annotation.models import System
 from jobs import ledger
 from jobs.models import Job
 from jobs.registry import can_retry, sentence_of
+from jobs.supervisor import run_child
 from jobs.tasks import conclude, run_job
 from models_runtime.models import Runtime, RuntimeVersion
 from models_runtime.services.runtimes import FolderRefused, folder_of
@@ -23,8 +23,10 @@ from tests.training.corpora import TALK
 from tests.training.runs import CONFIG, launch, make_corpus, make_home, run
 from training.corpus.errors import CorpusError
 from training.explanations import EXPLANATIONS
+from training.finetune import worker
 from training.finetune.config import SOULCHAT_PAPER
 from training.finetune.errors import FinetuneError
+from training.finetune.protocol import FinetuneJob
 from training.models import TrainingRun
 from training.selectors import runs as selectors
 from training.services import runs as services
@@ -139,10 +141,9 @@ def test_learning_what_systems_are_judged_by_takes_a_word(corpus):
 
 
 @pytest.mark.slow  # two children that load torch: about 20 s
-def test_stopped_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(corpus, monkeypatch, home):
+def test_stopped_or_killed_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(corpus, monkeypatch, home):
     n_steps = 400  # some seconds, so that the wish to stop comes in the middle
     first = launch(corpus, config=replace(CONFIG, steps=n_steps, checkpoint_every=100), system_name="Tuned toy")
-    tell = services.run_child
 
     def stop_when_ready(running, argv, *, on_message, **options):
         def hear(message):
@@ -150,7 +151,12 @@ def test_stopped_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(c
             if message["type"] == "ready":
                 stop_run(run=first, by=None)
 
-        return tell(running, argv, on_message=hear, **options)
+        return run_child(running, argv, on_message=hear, **options)
+
+    def killed(running, argv, **options):
+        """A child in its place that somebody kills; how a real one survives it: test_finetune_worker."""
+        dies = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        return run_child(running, [sys.executable, "-I", "-S", "-c", dies], **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(services, "run_child", stop_when_ready)
@@ -165,8 +171,19 @@ def test_stopped_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(c
     resume_run(run=first, by=None)
     with pytest.raises(RunRefused, match="trains already"):
         resume_run(run=first, by=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "run_child", killed)
+        job = run(first)
+    assert (job.state, job.error_class, job.attempt) == ("queued", "Killed", 1)
+    first.refresh_from_db()
+    assert selectors.run_page(first).failed_job == job
+
+    # The next worker dies without a word; the sweep finds out, and another one goes on.
+    assert ledger.claim(job.pk, worker="gone") is not None
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())
+    assert ledger.sweep().requeued == [job.pk]
     job = run(first)
-    assert (job.state, job.error) == ("done", "")
+    assert (job.state, job.error, job.attempt) == ("done", "", 3)
     first.refresh_from_db()
     assert first.facts["device"] == "cpu" and first.facts["memory_bytes"] > 0 and first.facts["devices"] == 1
     assert first.facts["step"] == stopped_at and (job.n_done, job.n_total) == (n_steps, n_steps)
@@ -202,55 +219,36 @@ def test_stopped_it_goes_on_and_ends_as_a_system_that_answers_with_its_weights(c
     assert [source["sha256"] for source in lineage.sources] == [source["sha256"] for source in corpus.card["sources"]]
 
 
-@pytest.mark.slow  # two children that load torch: about 20 s
-def test_a_killed_child_is_started_again_and_goes_on_from_its_checkpoint(corpus, monkeypatch):
-    """An adapter this time; kill -9 after the first checkpoint."""
+def test_an_adapter_ends_as_a_system_with_its_base(corpus, monkeypatch):
+    monkeypatch.setattr(services, "run_child", in_this_process)
     first = launch(corpus, config=replace(CONFIG, method="lora", n_generated=0))
-    tell, killed = services.run_child, []
-
-    def kill_once(running, argv, *, on_message, **options):
-        def hear(message):
-            on_message(message)
-            if message["type"] == "checkpoint" and not killed:
-                killed.append(message["step"])
-                children = [pid for pid in os.listdir("/proc") if pid.isdigit() and is_ours(pid, argv[-1])]
-                os.kill(max(map(int, children)), signal.SIGKILL)  # the launcher came before the child
-
-        return tell(running, argv, on_message=hear, **options)
-
-    monkeypatch.setattr(services, "run_child", kill_once)
-    job = run(first)
-    assert (job.state, job.error_class, job.attempt) == ("queued", "Killed", 1) and killed == [2]
-    first.refresh_from_db()
-    assert selectors.run_page(first).failed_job == job
-
-    # The next worker dies without a word; the sweep finds out, and another one goes on.
-    assert ledger.claim(job.pk, worker="gone") is not None
-    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())
-    assert ledger.sweep().requeued == [job.pk]
     job = run(first)
     assert (job.state, job.error) == ("done", "")
     first.refresh_from_db()
-    assert first.facts["step"] >= 2
     settings = Runtime.objects.get(system=first.system).value
     assert settings.weights == first.base and folder_of(settings.adapter) == (first.folder / "export").resolve()
     assert first.card["adapter_digest"] and first.card["weights_digest"] == first.card["fixed"]["base"]
 
 
-def is_ours(pid: str, mark: str) -> bool:
-    try:
-        return mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-@pytest.mark.slow  # a child that loads torch: about 10 s
-def test_a_loss_that_is_no_number_ends_the_run_and_says_so(corpus):
+def test_a_loss_that_is_no_number_ends_the_run_and_says_so(corpus, monkeypatch):
+    monkeypatch.setattr(services, "run_child", in_this_process)
     first = launch(corpus, config=replace(CONFIG, learning_rate=1e30, clip_norm=0.0, checkpoint_every=1))
     job = run(first)
     assert (job.state, job.error_class, job.attempt) == ("failed", "LossIsNaN", 1)  # trying again would be in vain
     assert "NaN" in sentence_of(job) and "is no number" in job.error
     assert selectors.run_page(first).checkpoints and not System.objects.exists()
+
+
+def in_this_process(running, argv, *, on_message, **options):
+    """What a child would do, without the seconds that it takes to load torch; its last words come from a real one."""
+    job = FinetuneJob.from_json(json.loads(Path(argv[-1]).read_text()))
+    try:
+        worker.run(job, on_message, lambda: False)
+    except Exception as error:
+        code, error_class, is_final = worker.failure_of(error)
+        words = {"type": "failed", "error_class": error_class, "error": str(error), "is_final": is_final}
+        say = f"import sys; print({json.dumps(words)!r}); sys.exit({code})"
+        run_child(running, [sys.executable, "-I", "-S", "-c", say], on_message=on_message, **options)
 
 
 # --- Without a child ------------------------------------------------------------------------------------
