@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -249,6 +253,21 @@ def test_a_broker_that_is_away_breaks_nothing(monkeypatch, error):
 
     monkeypatch.setattr(run_job, "apply_async", fail)
     send_hint(1)
+
+
+@pytest.mark.services
+@pytest.mark.slow  # a process that waits until its patience is over
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_takes_a_connection_and_says_nothing_holds_nobody_up(tmp_path, scheme):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        env = os.environ | {
+            "CELERY_BROKER_URL": f"{scheme}://127.0.0.1:{deaf.getsockname()[1]}",
+            "DJANGO_SETTINGS_MODULE": "config.settings.dev",
+            "QINGTING_DATA_DIR": str(tmp_path),
+        }
+        code = "import django; django.setup()\nfrom jobs.tasks import send_hint\nsend_hint(1)"
+        ended = subprocess.run([sys.executable, "-c", code], env=env, timeout=40, capture_output=True, text=True)
+    assert ended.returncode == 0 and "the broker does not answer" in ended.stderr
 
 
 def test_one_kind_has_one_handler(kinds):
