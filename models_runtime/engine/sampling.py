@@ -145,10 +145,12 @@ def _is_close(
     """Whether scores that are off, two against each other by up to `margin`, could make another token the best.
 
     Errs towards yes. What top-p leaves in is bounded by asking for a little more and a little less of top_p (the share
-    of any group of tokens changes by no more than e^(2 margin)), then for what is within `margin` of either cut.
+    of any group of tokens changes by no more than e^(2 margin)), then for what could change places across either cut:
+    whoever is within `margin` of the last that the larger share lets in may be in, and whoever is not more than
+    `margin` above the first that the smaller share leaves out may be out.
     """
     rows, n = np.arange(len(scores_BC)), scores_BC.shape[-1]
-    never, always = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
+    always = np.full(len(rows), -np.inf)
 
     def score_at(index_B: IntArray, beyond: FloatArray) -> FloatArray:
         return np.where(index_B < n, scores_BC[rows, np.minimum(index_B, n - 1)], beyond)
@@ -157,7 +159,7 @@ def _is_close(
     n_less_B = n_kept(scores_BC, config, top_p=config.top_p * np.exp(-2 * margin))
     from_B, above_B = always, always  # in if anything: scores from here on;  in for certain: scores above this
     if config.top_p < 1:
-        from_B, above_B = score_at(n_more_B, always) - margin, score_at(n_less_B - 1, never) + margin
+        from_B, above_B = score_at(n_more_B - 1, always) - margin, score_at(n_less_B, always) + margin
     if 0 < config.top_k < n:
         from_B = np.maximum(from_B, scores_BC[:, config.top_k - 1] - margin)
         above_B = np.maximum(above_B, scores_BC[:, config.top_k] + margin)

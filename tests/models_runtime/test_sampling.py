@@ -163,3 +163,10 @@ def test_a_choice_that_is_not_close_survives_every_error_within_the_tolerance(co
         assert not (is_other & ~choice.is_close_B).any()
     assert n_changed, "the errors were too small to test anything"
     assert choice.is_close_B.mean() < 0.45, "nearly everything is close: the bound is useless"
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_few_choices_are_close(spread):
+    """A recheck reads the whole row again, so an over-careful bound is dear: the paper's decoding, 4,000 words."""
+    found = candidates_of(logits(2000, 4000, spread=spread), PAPER)
+    assert 0 < choose(found, PAPER, keys(2000), np.arange(2000), tolerance=5e-4).is_close_B.mean() < 0.015
