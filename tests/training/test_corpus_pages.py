@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.urls import reverse
+from django.utils import timezone
 
 from annotation.models import ImportRecord
 from jobs.models import Job
+from models_runtime.endpoints.budget import Price
+from models_runtime.endpoints.values import Sampling
 from tests import factories
 from tests.at_once import at_once
 from tests.training import rows
@@ -214,12 +219,22 @@ def systems(db):
     return rows.endpoint_system("http://127.0.0.1:9/v1", "near"), rows.endpoint_system("https://api.example.org", "far")
 
 
+def confirmed(client, form: dict, **changed):
+    """The form sent, and the page after it that says what it will take; what its button sends."""
+    page = client.post(reverse("rewriting_new"), form)
+    assert page.status_code == 200, page.content.decode()
+    return {**dict(page.context["hidden"]), "confirmed": "1", "limit": page.context["limit"], **changed}
+
+
 def test_a_rewriting_is_asked_for_once(client, settings, systems):
     form = rewriting_form(instruction="改写：\r\n{question}\r\n{answer}")
-    answers = [client.post(reverse("rewriting_new"), form | {"file": file(EVIL, QUESTIONS)}) for _ in range(2)]
+    sent = [confirmed(client, form | {"file": file(EVIL, QUESTIONS)}) for _ in range(2)]  # from two tabs
+    assert not Rewriting.objects.exists() and not Job.objects.exists()
+    answers = [client.post(reverse("rewriting_new"), one) for one in (*sent, sent[0])]
     made = Rewriting.objects.get()
     assert {answer.url for answer in answers} == {reverse("rewriting_detail", args=[made.public_id])}
-    assert made.n_questions == 1 and len(uploads(settings, rewriting.UPLOADS)) == 1
+    assert made.n_questions == 1 and made.questions["name"] == "script>.json"
+    assert made.questions["upload"] in uploads(settings, rewriting.UPLOADS)  # that of the other tab goes after a day
     assert made.style["instruction"] == "改写：\n{question}\n{answer}" and made.style["client"] == "用户"
     page = client.get(answers[0].url).content.decode()
     assert "0 of 1 questions are done with" in page and "<script>alert" not in page and "hx-get" in page
@@ -228,9 +243,12 @@ def test_a_rewriting_is_asked_for_once(client, settings, systems):
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite lets one writer in at a time")
 @pytest.mark.django_db(transaction=True)
 def test_of_two_that_ask_at_once_both_come_to_one_corpus_and_one_rewriting(client, settings, systems):
-    for asked, page, model in ((corpus_form, "corpus_new", Corpus), (rewriting_form, "rewriting_new", Rewriting)):
-        key = str(uuid.uuid4())
-        answers = at_once(4, lambda asked=asked, page=page, key=key: client.post(reverse(page), asked(key=key)))
+    key, sent = str(uuid.uuid4()), confirmed(client, rewriting_form())
+    for asked, page, model in (
+        (lambda: corpus_form(key=key), "corpus_new", Corpus),
+        (lambda: sent, "rewriting_new", Rewriting),
+    ):
+        answers = at_once(4, lambda asked=asked, page=page: client.post(reverse(page), asked()))
         made = model.objects.get()
         assert [str(made.public_id) in answer.url for answer in answers] == [True] * 4
     assert Job.objects.count() == 2
@@ -242,8 +260,58 @@ def test_texts_leave_the_site_only_if_somebody_says_so(client, systems):
     assert "api.example.org" in page and "127.0.0.1" not in page
     answer = client.post(reverse("rewriting_new"), rewriting_form(system="far"))
     assert answer.status_code == 422 and "answers at api.example.org, outside of this site" in answer.content.decode()
-    answer = client.post(reverse("rewriting_new"), rewriting_form(system="far", may_send="on"))
-    assert answer.status_code == 302
+    sent = confirmed(client, rewriting_form(system="far", may_send="on"))
+    assert client.post(reverse("rewriting_new"), sent).status_code == 302
+
+
+def test_what_a_rewriting_will_take_is_told_before_it_starts(client, settings):
+    """Of ten questions by an endpoint with a price: by the rule first, then as its latest rewriting went."""
+    price = Price("USD", Decimal("1"), Decimal("2"), date(2026, 11, 1))
+    system = rows.endpoint_system("http://127.0.0.1:9/v1", "priced", price=price, sampling=Sampling(max_new_tokens=64))
+    lines = [{"key": str(n), "question": "我睡不着。", "answer": "慢慢来。"} for n in range(10)]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    asked = {"system": "priced", "style": "plain", "instruction": "{question}{answer}", "max_new_tokens": "2000"}
+
+    def page_of(**changed):
+        return client.post(reverse("rewriting_new"), rewriting_form(**asked, file=file("q.jsonl", content), **changed))
+
+    found = page_of(least_rounds="8", most_rounds="12").context["estimate"]
+    # 9 characters and 5 for the turn; 10 rounds of 2 turns of 80 tokens; bytes and the places around are the most
+    assert (found.n_texts, found.tokens_in, found.tokens_out) == (10, 140, 16_000)
+    assert (found.is_measured, found.seconds) == (False, None)
+    assert found.money.likely == Decimal("0.03214") and found.money.most == 3 * Decimal("0.04107")
+    assert page_of(least_rounds="8", most_rounds="20").context["estimate"].tokens_out == 20_000  # at the limit
+
+    now = timezone.now()
+    counted = {"n_done": 2, "counted_from": 0, "counted_since": now - timedelta(seconds=60), "finished_at": now}
+    past = rows.make_rewriting(system=system, job=Job.objects.create(kind=rewriting.REWRITE, state="done", **counted))
+    past.folder.mkdir(parents=True)
+    told = [{"usage": {"prompt_tokens": 9, "completion_tokens": n}} for n in (300, 500)] + [{"usage": None}]
+    attempts = "".join(json.dumps({"provenance": one}) + "\n" for one in told)
+    (past.folder / "attempts.jsonl").write_text(attempts + '{"prov')
+    answer = page_of()
+    found = answer.context["estimate"]
+    assert (found.n_texts, found.tokens_in, found.tokens_out) == (20, 280, 8_000)  # 4 texts for 2 questions then
+    assert found.is_measured and found.seconds == 300
+    page = answer.content.decode()
+    for said in ("5 min", "≈ 0.0163 USD", "at most 0.1232", "as in its latest rewriting", 'value="0.13"'):
+        assert said in page, said
+
+    # The limit is asked for here, and what is wrong with it told here, with the file still there.
+    sent = confirmed(client, rewriting_form(**asked, file=file("q.jsonl", content)))
+    for limit, why in (("", "costs money"), ("-1", "greater than or equal")):
+        answer = client.post(reverse("rewriting_new"), sent | {"limit": limit})
+        assert answer.status_code == 422 and why in answer.content.decode()
+    assert client.post(reverse("rewriting_new"), sent).status_code == 302
+    assert Rewriting.objects.get(name="r").limit == "0.13"
+
+
+@pytest.mark.parametrize("upload", ["", "0" * 32, "../corpora/x"])
+def test_a_file_that_is_not_there_is_asked_for_again(client, systems, upload):
+    sent = confirmed(client, rewriting_form())
+    answer = client.post(reverse("rewriting_new"), sent | {"upload": upload})
+    assert answer.status_code in (400, 422) and not Rewriting.objects.exists()
+    assert "Choose the file of questions." in answer.content.decode() or answer.status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy
 from annotation.formats.problems import Problem
 from annotation.formats.source import Source
 from annotation.models import System
+from annotation.services.uploads import upload_path
 from jobs.ledger import OVER
 from models_runtime.forms import template_fields
 from models_runtime.selectors.runtimes import template_named
@@ -31,7 +32,7 @@ from training.corpus.samples import Limits
 from training.corpus.store import file_digest
 from training.models import Corpus, Rewriting
 from training.selectors.rewritings import far_host
-from training.services.rewriting import MAX_TRIES
+from training.services.rewriting import MAX_TRIES, UPLOADS
 
 MAX_QUESTIONS_BYTES = 64 * 1024**2  # read while the person waits, which takes some seconds
 SEED_RANGE = [MinValueValidator(0), MaxValueValidator(2**53 - 1)]
@@ -173,6 +174,7 @@ class RewritingForm(forms.Form):
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
     file = forms.FileField(
         label=gettext_lazy("File of questions"),
+        required=False,  # the page that asks once more has it as an upload
         allow_empty_file=True,
         help_text=gettext_lazy("JSONL, CSV or XLSX with key, question, answer and, where known, topic."),
     )
@@ -228,6 +230,8 @@ class RewritingForm(forms.Form):
         decimal_places=6,
         help_text=gettext_lazy("In the currency of the system’s price; needed where it has one."),
     )
+    upload = forms.CharField(required=False, max_length=64, widget=forms.HiddenInput)
+    file_name = forms.CharField(required=False, max_length=255, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -237,9 +241,17 @@ class RewritingForm(forms.Form):
     def clean_instruction(self) -> str:
         return str(self.cleaned_data["instruction"]).replace("\r\n", "\n")  # as a browser sends line breaks
 
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if Rewriting.objects.filter(name=name).exists():
+            raise forms.ValidationError(_("There is a rewriting of this name already. Choose another name."))
+        return name
+
     def clean_file(self) -> Any:
         """The file, once all of it is found good; `problems` has the places where it is not."""
         file = self.cleaned_data["file"]
+        if file is None:
+            return None
         if file.size > MAX_QUESTIONS_BYTES:
             limit = MAX_QUESTIONS_BYTES // 1024**2
             raise forms.ValidationError(_("The file is larger than %(limit)s MB."), params={"limit": limit})
@@ -247,17 +259,28 @@ class RewritingForm(forms.Form):
             for chunk in file.chunks():
                 copy.write(chunk)
             copy.flush()
-            try:
-                self.read = read_questions(Source(Path(copy.name), file.name))
-            except SourceRefused as error:
-                self.problems = error.problems
-                raise forms.ValidationError(_("The file cannot be taken: see the places below.")) from error
-            self.sha256 = file_digest(Path(copy.name))
+            self._read(Path(copy.name), file.name)
         file.seek(0)
         return file
 
+    def _read(self, path: Path, name: str) -> None:
+        try:
+            self.read = read_questions(Source(path, name))
+        except SourceRefused as error:
+            self.problems = error.problems
+            raise forms.ValidationError(_("The file cannot be taken: see the places below.")) from error
+        self.sha256 = file_digest(path)
+
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
+        if data.get("file") is None and "file" not in self.errors:
+            path = upload_path(data["upload"], folder=UPLOADS) if data.get("upload") else None
+            try:
+                if path is None or not path.is_file():
+                    raise forms.ValidationError(_("Choose the file of questions."))
+                self._read(path, data["file_name"])
+            except forms.ValidationError as error:
+                self.add_error("file", error)
         try:
             ours = STYLES[data["style"]]
             data["how"] = replace(ours, instruction=data["instruction"]) if data.get("instruction") else ours

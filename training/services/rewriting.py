@@ -81,7 +81,7 @@ def launch_rewriting(order: Order, *, by: User | None) -> Rewriting:
 
     The caller sends the hint. Raises RewritingRefused if the name is taken, nobody would answer, or a limit is missing.
     """
-    settings = _settings(order)
+    settings = settings_of(order)
     limit = _checked_limit(order.limit, settings)
     try:
         with transaction.atomic():
@@ -111,8 +111,8 @@ def launch_rewriting(order: Order, *, by: User | None) -> Rewriting:
     return rewriting
 
 
-def _settings(order: Order) -> Settings:
-    """How the system answers, but with room for a whole dialogue."""
+def settings_of(order: Order) -> Settings:
+    """How the system answers, but with room for a whole dialogue. Raises RewritingRefused if nobody would answer."""
     runtime = Runtime.objects.filter(system=order.system).first()
     if runtime is None:
         raise RewritingRefused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from uuid import UUID
@@ -15,15 +16,16 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation.errors import DomainError
 from annotation.selectors.jobs import problem_rows
-from annotation.services.uploads import delete_upload, store_upload
+from annotation.services.uploads import store_upload
 from annotation.views.access import for_roles, person_of, uses_htmx
-from annotation.views.once import key_of, keyed, launch_id, launched_once
+from annotation.views.once import KEY, key_of, keyed, launch_id, launched_once
 from jobs import ledger
 from jobs.tasks import conclude
 from training.corpus.rewriting import STYLES
 from training.forms.corpora import RewritingForm
 from training.models import Rewriting
 from training.selectors import rewritings as selectors
+from training.selectors.estimates import estimate
 from training.services import rewriting as services
 from training.tasks import corpora as tasks
 
@@ -38,24 +40,69 @@ def rewriting_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @keyed
 def rewriting_new(request: HttpRequest) -> HttpResponse:
-    """The questions to the person; sent, the file is read at once and the rest happens in the background."""
+    """The questions to the person; sent, the file is read and the page says what it will take; confirmed, it starts."""
     if request.method != "POST":
         return _form_page(request, RewritingForm())
     form = RewritingForm(request.POST, request.FILES)
-    name = launch_id(request, form.fields)
-    return launched_once(request, Rewriting, name, "rewriting_detail", lambda: _sent(request, form, name))
+    if "confirmed" not in request.POST:
+        return _asked(request, form)
+    # Not by the upload: who sends the first page twice has two of them.
+    name = launch_id(request, [name for name in form.fields if name != "upload"])
+    return launched_once(request, Rewriting, name, "rewriting_detail", lambda: _confirmed(request, form, name))
 
 
-def _sent(request: HttpRequest, form: RewritingForm, name: UUID) -> HttpResponse:
-    if form.is_valid():
-        try:
-            rewriting = _launched(request, form, name)
-        except DomainError as error:
-            field = error.detail.get("field")
-            form.add_error(field if field in form.fields else None, error.message)
-        else:
+def _asked(request: HttpRequest, form: RewritingForm) -> HttpResponse:
+    """The page that says what it will take; the file is kept for the page after it."""
+    if not form.is_valid():
+        return _form_page(request, form, status=422)
+    file, upload, file_name = (form.cleaned_data[name] for name in ("file", "upload", "file_name"))
+    try:
+        services.settings_of(_order(form, upload, file_name))  # before anything is kept
+        if file:
+            upload, file_name = store_upload(file, folder=services.UPLOADS), file.name
+    except DomainError as error:
+        _note(form, error)
+        return _form_page(request, form, status=422)
+    return _confirm_page(request, form, _order(form, upload, file_name))
+
+
+def _confirmed(request: HttpRequest, form: RewritingForm, name: UUID) -> HttpResponse:
+    if not form.is_valid() and set(form.errors) != {"limit"}:
+        return _form_page(request, form, status=422)
+    data = form.cleaned_data
+    order = replace(_order(form, data["upload"], data["file_name"]), public_id=name)
+    try:
+        if form.is_valid():
+            with transaction.atomic():
+                rewriting = services.launch_rewriting(order, by=person_of(request))
+                transaction.on_commit(partial(tasks.hint, rewriting.job))
             return redirect("rewriting_detail", rewriting.public_id)
-    return _form_page(request, form, status=422)
+    except DomainError as error:
+        _note(form, error)
+        if error.detail.get("field") != "limit":
+            return _form_page(request, form, status=422)
+    return _confirm_page(request, form, order, status=422)
+
+
+def _note(form: RewritingForm, error: DomainError) -> None:
+    field = error.detail.get("field")
+    form.add_error(field if field in form.fields else None, error.message)
+
+
+def _order(form: RewritingForm, upload: str, file_name: str) -> services.Order:
+    data = form.cleaned_data
+    return services.Order(
+        name=data["name"],
+        system=data["system"],
+        questions={"name": file_name, "upload": upload, "sha256": form.sha256},
+        n_questions=len(form.read),
+        style=data["how"],
+        checks=data["checks"],
+        n_tries=data["n_tries"],
+        max_new_tokens=data["max_new_tokens"],
+        seed=data["seed"],
+        limit=data.get("limit"),
+    )
 
 
 def _form_page(request: HttpRequest, form: RewritingForm, *, status: int = 200) -> HttpResponse:
@@ -69,31 +116,18 @@ def _form_page(request: HttpRequest, form: RewritingForm, *, status: int = 200) 
     return render(request, "training/rewriting_new.html", context, status=status)
 
 
-def _launched(request: HttpRequest, form: RewritingForm, public_id: UUID) -> Rewriting:
-    data = form.cleaned_data
-    upload = store_upload(data["file"], folder=services.UPLOADS)
-    order = services.Order(
-        name=data["name"],
-        system=data["system"],
-        questions={"name": data["file"].name, "upload": upload, "sha256": form.sha256},
-        n_questions=len(form.read),
-        style=data["how"],
-        checks=data["checks"],
-        n_tries=data["n_tries"],
-        max_new_tokens=data["max_new_tokens"],
-        seed=data["seed"],
-        limit=data["limit"],
-        public_id=public_id,
+def _confirm_page(
+    request: HttpRequest, form: RewritingForm, order: services.Order, *, status: int = 200
+) -> HttpResponse:
+    settings = services.settings_of(order)
+    found = estimate(
+        form.read, system=order.system, settings=settings, style=order.style, checks=order.checks, n_tries=order.n_tries
     )
-    rewriting = None
-    try:
-        with transaction.atomic():
-            rewriting = services.launch_rewriting(order, by=person_of(request))
-            transaction.on_commit(partial(tasks.hint, rewriting.job))
-        return rewriting
-    finally:
-        if rewriting is None or rewriting.questions["upload"] != upload:  # refused, or the other of two was faster
-            delete_upload(upload, folder=services.UPLOADS)
+    told = {name: value for name, value in form.data.items() if name in form.fields and name not in ("file", "limit")}
+    told |= {KEY: str(key_of(request)), "upload": order.questions["upload"], "file_name": order.questions["name"]}
+    limit = form.data.get("limit") or (found.money.limit if found.money else "")
+    context = {"form": form, "order": order, "estimate": found, "hidden": told.items(), "limit": limit}
+    return render(request, "training/rewriting_confirm.html", context, status=status)
 
 
 def _rewriting(public_id: UUID) -> Rewriting:
