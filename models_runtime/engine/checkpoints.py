@@ -62,10 +62,10 @@ def find_weights(folder: Path, *, stems: Mapping[str, str] = STEMS, only_safeten
     layouts = [SAFETENSORS] if only_safetensors else [SAFETENSORS, BIN]
     for layout in layouts:
         stem = stems[layout]
+        if (single := folder / f"{stem}.{layout}").is_file():  # before an index, as transformers has it
+            return Checkpoint(folder, (single,))
         if (index := folder / f"{stem}.{layout}.index.json").is_file():
             return _from_index(folder, index)
-        if (single := folder / f"{stem}.{layout}").is_file():
-            return Checkpoint(folder, (single,))
     if only_safetensors and (list(folder.glob("*.bin")) or list(folder.glob("*.pt"))):
         raise WeightsMissing(
             f"{folder} holds no .safetensors, the only form read for this model; convert it and try again"
@@ -128,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise WeightsMissing(f"{path} is missing; copy the whole folder of the published model")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptShard(f"{path} is no JSON ({error}); fetch it again") from error
     if not isinstance(value, dict):
         raise CorruptShard(f"{path} is no JSON object; fetch it again")
@@ -193,9 +193,15 @@ def _read_bin(file: Path) -> Iterator[tuple[str, Tensor]]:
         raise
     except Exception as error:  # torch gives anything from EOFError to KeyError for a damaged file
         raise _corrupt(file, error) from error
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-        raise CorruptShard(f"{file} is no table of tensors; it belongs to something else than a model's weights")
+    if not isinstance(held, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in held.items()):
+        raise CorruptShard(f"{file} is no table of plain tensors; it belongs to something else than a model's weights")
     yield from cast(dict[str, Tensor], held).items()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor with a number in every place, as all weights are that are stored under a name."""
+    is_odd = not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_nested
+    return not is_odd and not value.is_meta
 
 
 def _load_pickle(file: Path) -> Any:

@@ -19,10 +19,10 @@ from transformers import AutoModel, AutoTokenizer
 from metrics.embedding import METRICS, Vectors, greedy_match
 from models_runtime.engine import checkpoints
 from models_runtime.engine.errors import DeviceUnavailable, TokenizerMissing, WeightsMissing, WrongArchitecture
+from models_runtime.engine.spec import VOCABULARY_FILES
 
 PAIRS_AT_ONCE = 64  # whose vectors are in memory together: 25 MB a system at 120 tokens of 768 dimensions
 TEXTS_PER_PASS = 16
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt")
 UNUSED = ("pooler.",)  # a head on top of the layers that are read
 
 Text = str | None
@@ -93,7 +93,7 @@ def load_encoder(
     if not 1 <= layer <= n_layers:
         raise WrongArchitecture(f"{folder} has layers 1 to {n_layers}, not {layer}")
     files = [*checkpoint.files, folder / "config.json"]
-    files += [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    files += [path for name in (*VOCABULARY_FILES, "merges.txt") if (path := folder / name).is_file()]
     source = {
         "encoder": f"{model.config.model_type}-{checkpoints.digest(files, cache=digest_cache)[:12]}",
         "layer": f"{layer}/{n_layers}",
@@ -131,8 +131,8 @@ def _model(folder: Path, device: torch.device) -> Any:
 
 
 def _tokenizer(folder: Path, n_embeddings: int) -> Any:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make an empty one up
-        raise TokenizerMissing(f"{folder} has no tokenizer; looked for {', '.join(TOKENIZER_FILES)}")
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise TokenizerMissing(f"{folder} has no tokenizer; looked for {', '.join(VOCABULARY_FILES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its libraries raise what they like

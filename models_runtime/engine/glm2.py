@@ -42,6 +42,7 @@ ASSUMED = {
     "apply_residual_connection_post_layernorm": False,
     "add_bias_linear": False,
     "multi_query_attention": True,
+    "original_rope": True,
 }
 
 

@@ -11,12 +11,14 @@ Tensors go from their file to the device one by one, so that memory holds the mo
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -27,13 +29,14 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     GlmForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.glm.modeling_glm import GlmRotaryEmbedding
 
 from models_runtime.engine import checkpoints, glm2
-from models_runtime.engine.chatglm.configuration import is_chatglm, is_chatglm2, published_config
+from models_runtime.engine.chatglm.configuration import RotaryAngles, is_chatglm, is_chatglm2, published_config
 from models_runtime.engine.chatglm.modeling import ChatGLMForConditionalGeneration
 from models_runtime.engine.chatglm.tokenization import ChatGLMTokenizer
 from models_runtime.engine.checkpoints import Checkpoint, Tell, tell_nobody
@@ -45,12 +48,26 @@ from models_runtime.engine.errors import (
     WeightsMissing,
     WrongArchitecture,
 )
-from models_runtime.engine.spec import TOKENIZER_FILES, Family
+from models_runtime.engine.prompts import Message
+from models_runtime.engine.spec import TOKENIZER_FILES, VOCABULARY_FILES, Family
 
 logger = logging.getLogger(__name__)
 
 Named = Iterator[tuple[str, Tensor, Path]]
 
+ASKS_FOR_TODAY = re.compile(r"""strftime_now\(\s*["']([^"'\\]*)["']""")
+TODAY = datetime.date(2024, 7, 26)  # the day that Llama 3's template takes where nobody tells it one
+SIMPLEST = "你好"
+
+# Keys of a config.json by which transformers would read other weights than those in the digest, or fetch kernels.
+LEADS_OUT = {
+    *("transformers_weights", "_attn_implementation", "attn_implementation"),
+    *("_experts_implementation", "experts_implementation"),
+}
+CHATGLM_NUMBERS = {
+    *("vocab_size", "hidden_size", "num_layers", "num_attention_heads", "inner_hidden_size", "max_sequence_length"),
+    *("layernorm_epsilon", "bos_token_id", "eos_token_id", "mask_token_id", "gmask_token_id", "pad_token_id"),
+}
 ADAPTER_STEMS = {checkpoints.SAFETENSORS: "adapter_model", checkpoints.BIN: "adapter_model"}
 
 
@@ -116,16 +133,17 @@ def load(
     elif family == "chatglm2":
         model = _load_chatglm2(checkpoint, config, dtype, device, attention)
     else:
-        model = _load_causal(checkpoint, dtype, device, attention)
+        model = _load_causal(checkpoint, config, dtype, device, attention)
     if adapter_checkpoint is not None:
-        model = _merge_adapter(model, adapter_checkpoint, family)
+        model = _merge_adapter(model, adapter_checkpoint, family, notes)
+    _check_vocabulary(weights, tokenizer, model)
     return Loaded(
         model=model.eval(),
         tokenizer=tokenizer,
         family=family,
         stop_ids=_stop_ids(weights, model, tokenizer),
         pad_id=_pad_id(tokenizer, model),
-        context_length=int(getattr(model.config, "max_position_embeddings", None) or 2048),
+        context_length=int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048),
         weights_digest=weights_digest(weights, cache=digest_cache, tell=tell),
         adapter_digest=None if adapter is None else adapter_digest(adapter, cache=digest_cache),
         device=device,
@@ -140,15 +158,26 @@ def tell_family(config: Mapping[str, Any], folder: Path) -> Family:
     Raises WrongArchitecture for a model that cannot be run here, UnsafeWeights if it needs code of its own.
     """
     model_type = config.get("model_type")
+    if (folder / "adapter_config.json").is_file():  # transformers would add it to the weights without a word
+        raise WrongArchitecture(
+            f"{folder} holds a model and an adapter (adapter_config.json); move the adapter to a folder of its own, "
+            "and name that as the adapter if it is meant"
+        )
     if is_chatglm(config):
         if config.get("position_encoding_2d") is False:
             raise WrongArchitecture(f"{folder}: position_encoding_2d is false, and no published ChatGLM-6B is so")
         if config.get("pre_seq_len"):
             raise WrongArchitecture(f"{folder} is tuned by P-tuning (pre_seq_len), which is not supported; use LoRA")
+        _check_numbers(config, folder)
         return "chatglm"
     if is_chatglm2(config):
         if _is_chatglm3(config, folder):
-            raise WrongArchitecture(f"{folder} is ChatGLM3, whose prompts are others; it is not supported")
+            raise WrongArchitecture(
+                f"{folder} is ChatGLM3 or GLM-4 in its first form, whose prompts are others; of GLM-4, use the release "
+                "whose config.json says glm"
+            )
+        if config.get("quantization_bit"):
+            raise WrongArchitecture(f"{folder} is ChatGLM2 in int{config['quantization_bit']}; use its plain weights")
         return "chatglm2"
     if model_type == "chatglm":
         raise WrongArchitecture(
@@ -161,10 +190,31 @@ def tell_family(config: Mapping[str, Any], folder: Path) -> Family:
             raise UnsafeWeights(f"{folder} ({model_type}) needs code that it brings along, which is never run")
         raise WrongArchitecture(f"{folder}: this release of transformers does not know {model_type}")
     try:
-        CONFIG_MAPPING[model_type].from_dict(dict(config))
+        _settings(config)
     except Exception as error:  # each model checks its own settings in its own way
         raise WrongArchitecture(f"{folder}/config.json is no {model_type}: {_reason(error)}") from error
     return "causal"
+
+
+def _settings(config: Mapping[str, Any]) -> PreTrainedConfig:
+    """A config.json as transformers' own settings, without what leads out of the folder. It may raise anything."""
+
+    def inside(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: inside(inner) for key, inner in value.items() if key not in LEADS_OUT}
+        return [inside(inner) for inner in value] if isinstance(value, list) else value
+
+    return CONFIG_MAPPING[config["model_type"]].from_dict(inside(config))
+
+
+def _check_numbers(config: Mapping[str, Any], folder: Path) -> None:
+    """Raises WrongArchitecture for a setting of ChatGLM-6B's that is no number, where one is needed."""
+    for key in CHATGLM_NUMBERS & config.keys():
+        value, wanted = config[key], (int, float) if key == "layernorm_epsilon" else (int,)
+        if type(value) not in wanted or (value <= 0 and not key.endswith("_id")):
+            raise WrongArchitecture(f"{folder}/config.json: {key} is {value!r}, and must be a number above 0")
+    if config.get("rotary_angles", "float32") not in get_args(RotaryAngles):
+        raise WrongArchitecture(f"{folder}/config.json: rotary_angles is none of {', '.join(get_args(RotaryAngles))}")
 
 
 def load_tokenizer(weights: Path) -> tuple[Tokenizer, Family]:
@@ -246,12 +296,17 @@ def _load_chatglm2(
     return cast(PreTrainedModel, model)
 
 
-def _load_causal(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, attention: str) -> PreTrainedModel:
+def _load_causal(
+    checkpoint: Checkpoint, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device, attention: str
+) -> PreTrainedModel:
     for _ in checkpoints.tensors(checkpoint):  # a damaged shard is named here, before transformers stumbles on it
         pass
+    if (generation := checkpoint.folder / "generation_config.json").is_file():
+        checkpoints.read_json(generation)  # which transformers, if it cannot read it, goes on without
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(checkpoint.folder),
+            config=_settings(config),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -307,6 +362,8 @@ def _assign(
             raise WrongArchitecture(f"{file}: {name} is no part of this model as config.json describes it")
         if tuple(tensor.shape) != expected[name]:
             raise WrongArchitecture(f"{file}: {name} is {tuple(tensor.shape)}, config.json makes it {expected[name]}")
+        if not tensor.is_floating_point():
+            raise WrongArchitecture(f"{file}: {name} holds {tensor.dtype}, a form of weights that is not read here")
         value = tensor.to(device=device, dtype=dtype, copy=True)  # a copy, so that the file can be closed
         checkpoints.check_finite(name, value, file)
         module, _, leaf = name.rpartition(".")
@@ -336,12 +393,17 @@ def _dequantised(named: Named, shapes: Mapping[str, tuple[int, ...]], notes: lis
             yield name, tensor, file
             continue
         if base in codes and base in scales:
-            integers, n_columns = codes.pop(base), shapes.get(base, (0, 0))[-1]
+            integers, scale, n_columns = codes.pop(base), scales.pop(base), shapes.get(base, (0, 0))[-1]
+            if integers.ndim != 2 or scale.shape != integers.shape[:1]:
+                raise WrongArchitecture(
+                    f"{file}: {base} is {tuple(integers.shape)} with a scale of {tuple(scale.shape)}; "
+                    "there must be one for each row"
+                )
             bits = 4 if 2 * integers.shape[-1] == n_columns else 8
             if bits not in found_bits:
                 notes.append(f"int{bits} weights, dequantised on loading")
                 found_bits.add(bits)
-            yield base, _unpacked(integers, bits) * scales.pop(base)[:, None], file
+            yield base, _unpacked(integers, bits) * scale[:, None], file
     if half := codes.keys() | scales.keys():
         raise WeightsMissing(f"int8 or int4 weights without their scales, or the reverse: {checkpoints.listed(half)}")
 
@@ -359,8 +421,10 @@ def _find_adapter(adapter: Path) -> Checkpoint:
     return checkpoints.find_weights(adapter, stems=ADAPTER_STEMS)
 
 
-def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, family: Family) -> PreTrainedModel:
+def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, family: Family, notes: list[str]) -> PreTrainedModel:
     """The model with a LoRA adapter added into its weights.
+
+    Another base of the same shape cannot be told from the right one, so what the adapter says of it is noted.
 
     Raises AdapterMismatch if the adapter is of another kind, or its modules or shapes are not the model's.
     """
@@ -368,6 +432,8 @@ def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, family: Famil
     settings = checkpoints.read_json(folder / "adapter_config.json")
     if settings.get("peft_type") != "LORA":
         raise AdapterMismatch(f"{folder} is a {settings.get('peft_type')} adapter; only LORA is supported")
+    if base := settings.get("base_model_name_or_path"):
+        notes.append(f"the adapter says that it was trained on {base}")
     held = {}
     for name, tensor, file in checkpoints.tensors(checkpoint):
         checkpoints.check_finite(name, tensor, file)
@@ -397,6 +463,8 @@ def _tokenizer(folder: Path, family: Family, config: Mapping[str, Any]) -> Token
         return _chatglm_tokenizer(folder, config)
     if family == "chatglm2":
         return glm2.ChatGLM2Tokenizer(folder / "tokenizer.model")
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        raise TokenizerMissing(f"{folder} has no tokenizer; looked for {', '.join(VOCABULARY_FILES)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, padding_side="left"
@@ -405,7 +473,29 @@ def _tokenizer(folder: Path, family: Family, config: Mapping[str, Any]) -> Token
         raise TokenizerMissing(f"{folder} has no tokenizer that can be read: {_reason(error)}") from error
     if not tokenizer.chat_template:
         raise TokenizerMissing(f"{folder} has no chat template; use a chat model, not a base model")
+    try:
+        said = chat_text(tokenizer, [{"role": "user", "content": SIMPLEST}])
+        is_whole = SIMPLEST in said and SIMPLEST in tokenizer.decode(tokenizer.encode(said))
+    except Exception as error:  # the template is the checkpoint's own program and raises what it likes
+        raise TokenizerMissing(f"{folder}: its chat template fails on one plain message: {_reason(error)}") from error
+    if not is_whole:
+        raise TokenizerMissing(f"{folder}: of a plain message, chat template and tokenizer leave no trace")
     return cast(Tokenizer, tokenizer)
+
+
+def chat_text(tokenizer: Any, messages: list[Message]) -> str:
+    """The prompt that the tokenizer's own chat template makes of the messages; it may raise anything.
+
+    A template that asks for today is told one day for good: a response must not depend on when it is written.
+    """
+    template = tokenizer.get_chat_template()
+    if forms := set(ASKS_FOR_TODAY.findall(template)):
+        days = json.dumps({form: TODAY.strftime(form) for form in forms})
+        told = f'{{{{ {days}.get(form, "{TODAY}") }}}}'
+        template = f"{{%- macro strftime_now(form) -%}}{told}{{%- endmacro %}}{template}"
+    return str(
+        tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True, tokenize=False)
+    )
 
 
 def _chatglm_tokenizer(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokenizer:
@@ -425,11 +515,25 @@ def _chatglm_tokenizer(folder: Path, config: Mapping[str, Any]) -> ChatGLMTokeni
     return tokenizer
 
 
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer, model: PreTrainedModel) -> None:
+    """Raises TokenizerMissing if the tokenizer has words for which the model has no embedding."""
+    words: Any = tokenizer
+    n_words = max(words.get_vocab().values()) + 1 if hasattr(words, "get_vocab") else int(words.vocab_size)
+    n_rows = model.get_input_embeddings().num_embeddings
+    if n_words > n_rows:
+        raise TokenizerMissing(
+            f"{folder}: the tokenizer has {n_words} words, the weights {n_rows}; they belong to different models"
+        )
+
+
 def _stop_ids(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer) -> frozenset[int]:
     stops: set[int] = set()
     generation = model.generation_config if isinstance(model.generation_config, GenerationConfig) else None
     for value in (getattr(generation, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)):
-        stops |= set(value) if isinstance(value, list | tuple) else set() if value is None else {int(value)}
+        several = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(type(one) is int for one in several):
+            raise TokenizerMissing(f"{folder}: the tokens that end a response (eos_token_id) are {value!r}, no numbers")
+        stops |= set(several)
     if not stops:
         raise TokenizerMissing(f"{folder} names no token that ends a response (eos_token_id)")
     return frozenset(stops)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from models_runtime.engine.chatglm.tokenization import restore_punctuation
 from models_runtime.engine.errors import PromptRefused
 from models_runtime.engine.glm2 import finish_text
-from models_runtime.engine.loading import Loaded
+from models_runtime.engine.loading import Loaded, chat_text
 from models_runtime.engine.plain import PlainWords
 from models_runtime.engine.prompts import Message
 
@@ -45,7 +45,7 @@ class LoadedSpeaker:
         if not hasattr(tokenizer, "apply_chat_template"):
             raise PromptRefused(f"{self.loaded.family} has no chat template; use one of its own templates.")
         try:
-            text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = chat_text(tokenizer, messages)
         except Exception as error:  # the template is the checkpoint's own program and raises what it likes
             raise PromptRefused(f"The model's chat template refuses this dialogue: {error}") from error
         return self._words.ids(text)

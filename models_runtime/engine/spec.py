@@ -19,14 +19,23 @@ VERSION = 1  # of the digest: raised when the same fields come to mean another r
 DType = Literal["float32", "float16", "bfloat16"]
 Family = Literal["chatglm", "chatglm2", "causal"]
 
+# Any of these holds the words of a tokenizer; without one, transformers would make an empty one up.
+VOCABULARY_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+
 # What a tokenizer, its special tokens and its chat template are read from.
 TOKENIZER_FILES: Mapping[Family, Sequence[str]] = {
     "chatglm": ("ice_text.model",),
     "chatglm2": ("tokenizer.model",),
     "causal": (
-        "tokenizer.json",
-        "tokenizer.model",
-        "vocab.json",
+        *VOCABULARY_FILES,
         "merges.txt",
         "added_tokens.json",
         "special_tokens_map.json",

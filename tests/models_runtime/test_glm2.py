@@ -141,10 +141,12 @@ def test_a_response_is_finished_as_the_original_does(case):
     assert finish_text(case["in"]) == case["out"]
 
 
-@pytest.mark.parametrize("key", ["rmsnorm", "post_layer_norm", "multi_query_attention", "add_bias_linear"])
+@pytest.mark.parametrize(
+    "key", ["rmsnorm", "post_layer_norm", "multi_query_attention", "add_bias_linear", "original_rope"]
+)
 def test_a_switch_that_glm_does_not_have_is_refused(key):
     with pytest.raises(ValueError, match=key):
-        glm_config({**CONFIG, key: not CONFIG[key]})
+        glm_config({**CONFIG, key: not CONFIG.get(key, True)})
 
 
 def test_a_longer_context_stretches_the_rotation():

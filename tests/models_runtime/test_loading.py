@@ -22,7 +22,7 @@ from models_runtime.engine.errors import (
     WeightsMissing,
     WrongArchitecture,
 )
-from models_runtime.engine.loading import adapter_digest, load, weights_digest
+from models_runtime.engine.loading import adapter_digest, chat_text, load, weights_digest
 from tests.models_runtime import tiny
 
 V1 = tiny.REFERENCE / "chatglm"
@@ -160,6 +160,16 @@ def test_official_integer_weights_are_dequantised(folders, tmp_path, bits, shard
     assert loaded.notes == (f"int{bits} weights, dequantised on loading",)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (64, 1)], ids=str)
+def test_integer_weights_need_a_scale_for_each_row(folders, tmp_path, shape):
+    folder = shutil.copytree(folders["chatglm"], tmp_path / "int")
+    tensors, name = load_file(folder / "model.safetensors"), "transformer.layers.0.attention.dense.weight"
+    tensors[name], _, _ = quantise(tensors[name], 8)
+    save_file({**tensors, f"{name}_scale": torch.ones(shape)}, folder / "model.safetensors")
+    with pytest.raises(WrongArchitecture, match=r"dense\.weight.*one for each row"):
+        load(folder)
+
+
 def test_an_official_int8_layer_comes_back_within_half_a_step():
     """Integers and scales made by the original quantisation code."""
     numbers = load_file(V1 / "cases.safetensors")
@@ -198,6 +208,8 @@ def test_a_lora_adapter_loads_under_the_original_names(folders, tmp_path, form):
     torch.testing.assert_close(loaded.model.get_submodule(name).weight, expected, atol=1e-6, rtol=0)
     assert not torch.allclose(logits(loaded), logits(plain), atol=0.01)
     assert loaded.adapter_digest == adapter_digest(adapter) and plain.adapter_digest is None
+    # Another base of the same shape cannot be told from the right one, so its name is on record.
+    assert (loaded.notes, plain.notes) == (("the adapter says that it was trained on somewhere/base",), ())
     assert loaded.weights_digest == plain.weights_digest
 
 
@@ -409,9 +421,14 @@ def test_models_that_cannot_be_run_are_refused(folders, tmp_path, changes, error
         ("chatglm", {"num_attention_heads": 0}),
         ("chatglm", {"num_attention_heads": 5}),
         ("chatglm", {"num_layers": -1}),
+        ("chatglm", {"layernorm_epsilon": "1e-5"}),
+        ("chatglm", {"max_sequence_length": 0}),
+        ("chatglm", {"bos_token_id": [8]}),
+        ("chatglm", {"rotary_angles": "float64"}),
         ("chatglm2", {"hidden_size": "abc"}),
         ("chatglm2", {"kv_channels": None}),
         ("chatglm2", {"multi_query_group_num": 3}),
+        ("chatglm2", {"quantization_bit": 8}),
         ("causal", {"hidden_size": "abc"}),
         ("causal", {"num_attention_heads": 0}),
         ("causal", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
@@ -421,6 +438,51 @@ def test_a_config_that_describes_no_model_is_said(folders, tmp_path, family, cha
     folder = shutil.copytree(folders[family], tmp_path / "odd")
     change_config(folder, **changes)
     with pytest.raises(WrongArchitecture):
+        load(folder)
+
+
+def test_a_config_that_is_nested_without_end_is_said(v1):
+    (v1 / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(CorruptShard, match=r"config\.json is no JSON"):
+        load(v1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transformers_weights": "other.safetensors"},
+        {"_attn_implementation": "somebody/kernels"},
+        {"attn_implementation": "somebody/kernels", "experts_implementation": "somebody/kernels"},
+        {"torch_dtype": "no such type"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_config_does_not_lead_out_of_its_folder(folders, tmp_path, changes):
+    """Neither other weights than those in the digest, nor kernels that would be fetched and run."""
+    folder = shutil.copytree(folders["causal"], tmp_path / "led")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({n: value * 2 for n, value in tensors.items()}, folder / "other.safetensors", metadata={"format": "pt"})
+    change_config(folder, **changes)
+    loaded = load(folder)
+    assert torch.equal(logits(loaded), logits(load(folders["causal"])))
+    assert loaded.model.config._attn_implementation == "sdpa"
+
+
+def test_weights_and_digest_are_of_the_same_file_where_two_layouts_lie(folders, tmp_path):
+    """One file, and the shards of another model beside it, as after a conversion that was broken off."""
+    folder = shutil.copytree(folders["causal"], tmp_path / "both")
+    tensors = load_file(folder / "model.safetensors")
+    tiny.save_tensors(folder, {name: value * 2 for name, value in tensors.items()}, shards=2)
+    assert torch.equal(logits(load(folder)), logits(load(folders["causal"])))
+    assert weights_digest(folder) == weights_digest(folders["causal"])
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_an_adapter_within_a_models_folder_is_not_taken_for_nothing(folders, tmp_path, family):
+    """transformers would add it to the weights, and no digest would know."""
+    folder = shutil.copytree(folders[family], tmp_path / "mixed")
+    shutil.copytree(tiny.causal_lora(tmp_path / "lora"), folder, dirs_exist_ok=True)
+    with pytest.raises(WrongArchitecture, match="adapter_config"):
         load(folder)
 
 
@@ -444,6 +506,86 @@ def test_a_chat_model_needs_a_template_and_safetensors(folders, tmp_path):
     torch.save(tensors, folder / "pytorch_model.bin")
     with pytest.raises(WeightsMissing, match="safetensors"):
         load(folder)
+
+
+def shifted(words):
+    return {word: number + 1000 * (number >= 300) for word, number in words.items()}
+
+
+TOKENIZER_LIES = {
+    "no words": (lambda f: (f / "tokenizer.json").unlink(), TokenizerMissing, "no tokenizer; looked for"),
+    "words of another file": (
+        lambda f: (f / "tokenizer.json").rename(f / "vocab.txt"),
+        TokenizerMissing,
+        "chat template and tokenizer leave no trace",
+    ),
+    "words without embedding": (
+        lambda f: change_tokenizer(f, lambda model: model.update(vocab=shifted(model["vocab"]))),
+        TokenizerMissing,
+        "has 1[0-9]{3} words, the weights 512",
+    ),
+    "a template that fails": (
+        lambda f: (f / "chat_template.jinja").write_text("{{ raise_exception('never') }}"),
+        TokenizerMissing,
+        "fails on one plain message: TemplateError: never",
+    ),
+    "a template that breaks out": (
+        lambda f: (f / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}"),
+        TokenizerMissing,
+        "SecurityError",
+    ),
+    "a template without the message": (
+        lambda f: (f / "chat_template.jinja").write_text("Say something."),
+        TokenizerMissing,
+        "leave no trace",
+    ),
+    "an end that is no number": (
+        lambda f: tiny.write_json(f / "generation_config.json", {"eos_token_id": [2, "<end>"]}),
+        TokenizerMissing,
+        "eos_token_id",
+    ),
+    "an end that cannot be read": (
+        lambda f: (f / "generation_config.json").write_text("{"),
+        CorruptShard,
+        r"generation_config\.json is no JSON",
+    ),
+}
+
+
+def change_tokenizer(folder, change):
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    change(content["model"])
+    tiny.write_json(folder / "tokenizer.json", content)
+
+
+@pytest.mark.parametrize(("lie", "error", "reason"), TOKENIZER_LIES.values(), ids=TOKENIZER_LIES)
+def test_a_tokenizer_that_lies_is_found_before_the_first_item(folders, tmp_path, lie, error, reason):
+    folder = shutil.copytree(folders["causal"], tmp_path / "lying")
+    lie(folder)
+    with pytest.raises(error, match=reason):
+        load(folder)
+
+
+def test_a_tokenizer_saved_with_truncation_and_padding_does_neither(folders, tmp_path):
+    folder = shutil.copytree(folders["causal"], tmp_path / "cutting")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None}
+    content["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"}
+    tiny.write_json(folder / "tokenizer.json", content)
+    text = "你好，我睡不着" * 3
+    assert load(folder).tokenizer.encode(text) == load(folders["causal"]).tokenizer.encode(text)
+
+
+def test_a_prompt_does_not_depend_on_the_day_it_is_made(folders, tmp_path):
+    """Templates of the Llama 3 family write the date into the system message."""
+    folder = shutil.copytree(folders["causal"], tmp_path / "dated")
+    (folder / "chat_template.jinja").write_text(
+        "{%- if strftime_now is defined %}Today: {{ strftime_now('%d %b %Y') }}, {{ strftime_now(\"%B\") }}{% endif %}"
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
+    tokenizer = load(folder).tokenizer
+    assert chat_text(tokenizer, [{"role": "user", "content": "嗯"}]) == "Today: 26 Jul 2024, July嗯"
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(v1):
@@ -490,6 +632,29 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(v1, tmp_path, write):
     assert not mark.exists()
     torch.load(shard, weights_only=False) if write != "plain" else pickle.loads(shard.read_bytes())
     assert mark.exists()  # it was hostile indeed
+
+
+ODD_TENSORS = {
+    "sparse": (lambda value: value.float().to_sparse(), CorruptShard),
+    "quantised": (lambda value: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8), CorruptShard),
+    "without content": (lambda value: value.to("meta"), CorruptShard),
+    "whole numbers": (lambda value: value.long(), WrongArchitecture),
+    "complex": (lambda value: value.to(torch.complex64), WrongArchitecture),
+    "larger than any memory": (lambda value: torch.zeros(1).expand(10**7, 10**7), WrongArchitecture),
+}
+
+
+@pytest.mark.parametrize(("odd", "error"), ODD_TENSORS.values(), ids=ODD_TENSORS)
+def test_a_tensor_of_an_odd_kind_is_refused(folders, tmp_path, odd, error):
+    folder = shutil.copytree(folders["chatglm"], tmp_path / "odd")
+    tensors, name = load_file(folder / "model.safetensors"), "transformer.layers.0.attention.dense.weight"
+    (folder / "model.safetensors").unlink()
+    torch.save({**tensors, name: odd(tensors[name])}, folder / "pytorch_model.bin")
+    with pytest.raises(error, match=r"pytorch_model\.bin"):
+        load(folder)
+    torch.save({**tensors, 7: tensors[name]}, folder / "pytorch_model.bin")
+    with pytest.raises(CorruptShard, match="no table of plain tensors"):
+        load(folder)
 
 
 def test_a_hostile_adapter_is_refused_and_does_not_run(folders, tmp_path):

@@ -65,8 +65,9 @@ FIRST_RELEASE = {
 
 
 def published_config(config: Mapping[str, Any], **settings: Any) -> ChatGLMConfig:
-    """The settings of a published config.json, with what it leaves unsaid."""
-    return ChatGLMConfig(**{**FIRST_RELEASE, **config, **settings})
+    """The settings of a published config.json, with what it leaves unsaid; the dtype is the caller's matter."""
+    said = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype")}
+    return ChatGLMConfig(**{**FIRST_RELEASE, **said, **settings})
 
 
 def is_chatglm(config: Mapping[str, Any]) -> bool:
