@@ -118,7 +118,7 @@ def removal_of_run(run: TrainingRun) -> Removal:
         reasons.append(_("The system %(system)s answers with its weights.") % {"system": run.system})
     mine = str(run.public_id)
     is_used = Q(settings__weights__icontains=mine) | Q(settings__adapter__icontains=mine)
-    others = System.objects.exclude(pk=run.system_id)
+    others = System.objects.exclude(training_run=run)
     if names := _named(others.filter(runtime__in=Runtime.objects.filter(is_used))):
         reasons.append(_("Systems answer with its weights: %(names)s.") % {"names": names})
     if names := _named(TrainingRun.objects.filter(base__contains=mine)):

@@ -122,4 +122,4 @@ def _line(case: ReviewCase) -> dict[str, Any]:
     turns = [{"role": role, "content": text} for role, text in case.kept_turns]
     if dialogue.get("reference"):
         dialogue["reference"] = turns.pop()["content"]
-    return case.row | {"verdict": case.verdict, "dialogue": dialogue | {"turns": turns}}
+    return {**case.row, "verdict": case.verdict, "dialogue": dialogue | {"turns": turns}}
