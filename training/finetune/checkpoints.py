@@ -55,10 +55,10 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
     try:
         state_dict_saver.save(dict(tensors), checkpoint_id=target)
     except CheckpointException as error:  # which is no Exception, and would pass everybody by
-        if "No space left" in str(error) or "quota exceeded" in str(error):
-            on_first(lambda: shutil.rmtree(target, ignore_errors=True))
+        said = str(error)
+        if on_first(lambda: _took_too_much(target, n_bytes, said)):
             raise DiskTooFull(f"the disk of {folder} filled up during a checkpoint; make room and continue") from error
-        raise RuntimeError(str(error)) from error
+        raise RuntimeError(said) from error
     own = {path.name: _described(path) for path in sorted(target.glob(f"__{dist.get_rank()}_*"))}
     every: list[dict[str, Any] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(every, own)
@@ -157,6 +157,15 @@ def need_room(folder: Path, n_bytes: int, what: str) -> None:
             f"{what} would take {n_bytes * SPARE / 2**30:.2f} GiB, and the disk of {folder} has "
             f"{free / 2**30:.2f} GiB left; make room and continue the run, or set keep_checkpoints lower"
         )
+
+
+def _took_too_much(target: Path, n_bytes: int, error: str) -> bool:
+    """Whether a save that failed did so for want of room. What it had written makes room again."""
+    written = sum(path.stat().st_size for path in target.glob("*"))
+    # In the middle of a tensor torch's writer says "unexpected pos" and drops what the system said.
+    has_no_room = shutil.disk_usage(target.parent).free < n_bytes - written
+    shutil.rmtree(target, ignore_errors=True)
+    return has_no_room or "No space left" in error or "quota exceeded" in error
 
 
 def _complete(
