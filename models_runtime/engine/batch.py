@@ -97,7 +97,7 @@ class Batch:
             self.max_rows = max(1, min(limits.rows, limits.tokens // longest))
         self.counts.rows_at_once = self.max_rows
         self._is_two_channel = isinstance(model.config, ChatGLMConfig)
-        self._layer_bytes = bytes_per_token(model) // model.config.num_hidden_layers
+        self._layer_bytes = bytes_per_token(model) // model.config.get_text_config().num_hidden_layers
         self._takes_bool_mask = model.config._attn_implementation != "eager"
         self._rows: list[Row] = []
         self._slots: Slots | None = None
@@ -111,6 +111,21 @@ class Batch:
             if should_stop():
                 return
             yield from self._admit(waiting) if self._has_room(waiting) else self._step(waiting)
+
+    def largest_difference(self, waiting: deque[Row]) -> float:
+        """How far the logits of rows after one step together are from those alone, over the spread of the latter.
+
+        Raises MemoryError if there is not enough for that.
+        """
+        n_rows = len(waiting)
+        while waiting:
+            self._admit(waiting)
+        if len(self._rows) < n_rows:
+            raise MemoryError
+        together_BV = self._logits()
+        alone_BV = torch.cat([self._whole([*row.prompt_ids, *row.tokens], keep=False)[0] for row in self._rows])
+        off_B = (together_BV - alone_BV).float().square().mean(dim=-1).sqrt()
+        return float((off_B / alone_BV.float().std(dim=-1)).max())
 
     def _has_room(self, waiting: deque[Row]) -> bool:
         if not waiting or len(self._rows) >= self.max_rows:
@@ -297,6 +312,12 @@ class Batch:
 
     def _halve(self, waiting: deque[Row], error: BaseException) -> list[Row]:
         """After running out of memory: half the rows wait for their turn. A row that is too large alone has failed."""
+        self._last = None
+        if not self._rows and self._slots is not None:  # what the rows before left behind may be all that is in the way
+            self._slots = None
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return []
         self.counts.n_halvings += 1
         if not self._rows:
             row = waiting.popleft()

@@ -64,6 +64,6 @@ class EmptyDialogue(EngineError):
 
 
 class PromptRefused(EngineError):
-    """A model's chat template will not take these messages, or the model has none."""
+    """A turn is no text, or the model's chat template will not take these messages, or it has none."""
 
     code = "prompt_refused"

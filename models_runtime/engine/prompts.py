@@ -15,11 +15,12 @@ Sources: the labels and layouts are those of scutcyr/SoulChat (soulchat_app.py),
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from models_runtime.engine.errors import ContextTooLong, EmptyDialogue
+from models_runtime.engine.errors import ContextTooLong, EmptyDialogue, PromptRefused
 from models_runtime.engine.spec import digest_of
 
 Role = Literal["client", "counsellor"]
@@ -27,6 +28,9 @@ Layout = Literal["lines", "rounds_from_0", "rounds_from_1", "lines_in_round", "c
 Message = dict[str, str]
 Encode = Callable[[str], list[int]]
 EncodeChat = Callable[[list[Message]], list[int]]
+
+
+HALF_CHARACTER = re.compile("[\\ud800-\\udfff]")  # of an emoji cut in two: JSON can hold it, UTF-8 cannot
 
 
 class Turn(NamedTuple):
@@ -211,8 +215,8 @@ def build_prompt(
 
     encode, encode_chat: text or messages ► token ids with all special tokens.
 
-    Raises EmptyDialogue if there is no turn, a turn is empty, or the last one is not the client's; ContextTooLong if
-    even the newest turn alone does not fit.
+    Raises EmptyDialogue if there is no turn, a turn is empty, or the last one is not the client's; PromptRefused if a
+    turn is no text; ContextTooLong if even the newest turn alone does not fit.
     """
     if not turns:
         raise EmptyDialogue("The dialogue has no turns, so there is nothing to answer.")
@@ -221,6 +225,8 @@ def build_prompt(
             raise EmptyDialogue(f"Turn {number} has the role {turn.role!r}; it can be client or counsellor.")
         if not turn.text.strip():
             raise EmptyDialogue(f"Turn {number} of the dialogue is empty.")
+        if found := HALF_CHARACTER.search(turn.text):
+            raise PromptRefused(f"Turn {number} holds half a character (U+{ord(found[0]):04X}); correct its text.")
     if turns[-1].role != "client":
         raise EmptyDialogue("The last turn is not the client's, so there is nothing to answer.")
 

@@ -87,7 +87,7 @@ def write_work(path: Path, work: Iterable[Work]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for one in work:
             row = {"item": one.item, "repeat": one.repeat, "turns": [turn._asdict() for turn in one.turns]}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row) + "\n")  # escaped: a turn that is no text fails alone, and not the file
 
 
 def read_work(path: Path) -> list[Work]:
@@ -102,6 +102,7 @@ def read_work(path: Path) -> list[Work]:
             row = json.loads(line)
             turns = tuple(Turn(turn["role"], str(turn["text"])) for turn in row["turns"])
             work.append(Work(str(row["item"]), int(row["repeat"]), turns))
+            work[-1].item.encode()
         except (ValueError, TypeError, KeyError) as error:
             raise BadJob(f"{path}, line {number}: expected item, repeat and turns ({error!r})") from error
     if len({one[:2] for one in work}) < len(work):

@@ -19,9 +19,10 @@ WIDTH_STEP = 64  # slots grow by this many tokens
 class _SlotLayer(CacheLayerMixin):
     """Keys and values of one layer for all slots, (slots, N, W, H). Every row writes at a place of its own."""
 
-    def __init__(self, like_1NTH: Tensor) -> None:
+    def __init__(self, keys_1NTH: Tensor, values_1NTH: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.keys = self.values = like_1NTH.new_zeros((0, like_1NTH.shape[1], 0, like_1NTH.shape[3]))
+        self.keys = keys_1NTH.new_zeros((0, keys_1NTH.shape[1], 0, keys_1NTH.shape[3]))
+        self.values = values_1NTH.new_zeros((0, values_1NTH.shape[1], 0, values_1NTH.shape[3]))
         self.is_initialized = True
         self.place_B: Tensor | None = None
         self.row_B: Tensor | None = None
@@ -60,13 +61,14 @@ class Slots:
     """Keys and values of the running batch."""
 
     def __init__(self, like: Any) -> None:
-        odd = {type(layer).__name__ for layer in like.layers if type(layer) is not DynamicLayer}
+        layers = getattr(like, "layers", None) or [like]  # some models keep their past in a form of their own
+        odd = {type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}
         if odd:
             raise WrongArchitecture(
                 "This model does not attend to its whole past in every layer "
                 f"({', '.join(sorted(odd))}), which is not supported here. Serve it behind an API instead."
             )
-        self.layers: list[Any] = [_SlotLayer(layer.keys) for layer in like.layers]
+        self.layers: list[Any] = [_SlotLayer(layer.keys, layer.values) for layer in like.layers]
         self.n_slots = self.width = 0
 
     def reserve(self, slots: int, width: int) -> None:

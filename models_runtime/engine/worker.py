@@ -56,6 +56,7 @@ from models_runtime.engine.protocol import (
 )
 from models_runtime.engine.speaker import LoadedSpeaker
 from models_runtime.engine.spec import DecodingConfig, SystemSpec
+from models_runtime.engine.trial import try_in_batch
 
 SECONDS_BETWEEN_PROGRESS = 1.0
 SECONDS_BETWEEN_SIGNS = 10.0  # of life, while the weights are read: far below what a supervisor takes for death
@@ -83,6 +84,8 @@ def run(job: WorkerJob, emit: Emit, should_stop: Callable[[], bool]) -> int:
         tell=_signs_of_life(emit),
     )
     pack_linears(loaded.model)
+    if loaded.family == "causal":  # the two others are known
+        try_in_batch(loaded.model)
     template = job.template or TEMPLATES[DEFAULT_TEMPLATES[loaded.family]]
     spec = spec_of(loaded, template, job.decoding)
     if job.expected_spec and spec.digest != job.expected_spec:
