@@ -16,11 +16,12 @@ from jobs.tasks import run_job
 from models_runtime.models import Runtime
 from tests import factories
 from tests.training import rows
+from training.finetune.config import FinetuneConfig
 from training.models import Corpus, ReviewCase, TrainingRun
 from training.services import removal
 from training.services.corpora import UPLOADS, CorpusRefused
 from training.services.removal import remove_checkpoints, remove_corpus, remove_run
-from training.services.runs import RunRefused
+from training.services.runs import Foresight, Launch, RunRefused, launch_run
 
 pytestmark = pytest.mark.django_db
 
@@ -157,6 +158,15 @@ def test_before_the_commit_all_is_there_and_after_it_the_files_go_at_the_next_at
         assert done(job).state == "queued" and "Input/output error" in job.error
     assert len(gone) == 1 and not folder.exists() and len(files(folder.parent)) == 2  # aside, where nobody reads
     assert done(job).state == "done" and not list(folder.parent.iterdir())
+
+
+def test_a_corpus_that_goes_while_a_run_is_confirmed_is_missed_in_words():
+    corpus = rows.ready_corpus()
+    seen = Foresight(Path("toy"), corpus.content_hash, 1, 0, None, 0, [])
+    wanted = Launch(name="r", corpus=Corpus.objects.get(pk=corpus.pk), config=FinetuneConfig())
+    remove_corpus(corpus=corpus, by=None)
+    with pytest.raises(RunRefused, match="removed meanwhile"):
+        launch_run(wanted, seen, by=None)
 
 
 def test_what_was_launched_again_meanwhile_keeps_its_files():

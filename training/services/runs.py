@@ -136,6 +136,8 @@ def launch_run(launch: Launch, seen: Foresight, *, accepts_leaks: bool = False, 
     with transaction.atomic():
         if found := TrainingRun.objects.filter(public_id=launch.public_id).first():
             return found
+        if not Corpus.objects.select_for_update().filter(pk=launch.corpus.pk).exists():
+            raise RunRefused(_("The corpus was removed meanwhile."), field="corpus")
         if seen.leaks and not accepts_leaks:
             raise RunRefused(_("The corpus learns from items of datasets here. Say that it may, or prepare another."))
         if TrainingRun.objects.filter(name=launch.name).exists():
