@@ -13,14 +13,13 @@ from annotation.tasks import count_texts_soon
 from jobs import ledger
 from jobs.errors import CancelRequested, JobRefused
 from jobs.models import Job
-from jobs.queues import DEFAULT, gpu_queue
 from jobs.registry import Result, RunningJob, job
 from jobs.tasks import send_hint
 from models_runtime.engine.prompts import Turn
 from models_runtime.explanations import EXPLANATIONS
 from models_runtime.models import BatchPart, GenerationBatch, Runtime
 from models_runtime.runtimes import EndpointSettings, LocalSettings
-from models_runtime.services.batches import ANSWER, lane_of
+from models_runtime.services.batches import ANSWER, lane_of, queue_of
 from models_runtime.services.lanes import one_at_a_time
 from models_runtime.services.local import answer_locally, remove_folder
 from models_runtime.services.remote import answer_by_endpoint, ask_once
@@ -83,12 +82,12 @@ def run_try(running: RunningJob) -> Result:
 
 
 def try_soon(runtime: Runtime, *, by_id: int | None) -> Job:
-    """Have a runtime tried out in the background."""
-    queue = DEFAULT
-    how = runtime.value
-    if isinstance(how, LocalSettings):
-        queue = how.queue or (DEFAULT if how.device == "cpu" else gpu_queue())
+    """Have a runtime tried out in the background; a trial of these settings that is not over yet will do."""
+    queue = queue_of(runtime.value)
     with transaction.atomic():
+        now = Runtime.objects.select_for_update(of=("self",)).select_related("check_job").get(pk=runtime.pk)
+        if now.check_job is not None and not now.check_job.is_over:
+            return now.check_job
         params: dict[str, Any] = {"runtime_id": runtime.pk, "about": runtime.system.name}
         row = ledger.enqueue(kind=TRY, params=params, by_id=by_id, queue=queue, max_attempts=1)
         Runtime.objects.filter(pk=runtime.pk).update(check_job=row)
