@@ -8,7 +8,7 @@ It reads one job file, answers its items and writes one JSON object per line on 
     {"type": "response", "item", "repeat", "text", "provenance"}             provenance: how it came to be
     {"type": "error", "item", "repeat", "code", "message", "provenance"}     this item has none; the others go on
     {"type": "done", "n_responses", "n_errors", "counts", "tolerance"}       or "stopped", with the same fields
-    {"type": "failed", "error_class", "error", "is_final"}                   last words before an exit code of failure
+    {"type": "failed", "error_class", "error", "is_final", "exit_code"}      last words before an exit code of failure
 
 It writes no file and so syncs none: a line is flushed as soon as it is whole, and keeping it is the reader's work. A
 response that was lost on the way is made again, the same one, by the next run that is asked for it.
@@ -20,21 +20,17 @@ Standard output belongs to the protocol: whatever libraries print goes to standa
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import platform
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from models_runtime.engine.batch import TOLERANCE, Counts
+from models_runtime.engine.child import Child, Failure, read_job, run_child
 from models_runtime.engine.cpu import pack_linears
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
 from models_runtime.engine.generation import Generation, generate
@@ -47,7 +43,6 @@ from models_runtime.engine.protocol import (
     BUG,
     DONE,
     NO_DEVICE,
-    NOBODY_READS,
     OUT_OF_MEMORY,
     STOPPED,
     BadJob,
@@ -244,7 +239,7 @@ def device_name(device: torch.device) -> str:
     return f"{device} {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def failure_of(error: Exception) -> tuple[int, str, bool]:
+def failure_of(error: Exception) -> Failure:
     """Exit code, error class, and whether trying again would be in vain."""
     if isinstance(error, (BadJob, OtherSpec)):
         return BAD_JOB, type(error).__name__, True
@@ -258,39 +253,12 @@ def failure_of(error: Exception) -> tuple[int, str, bool]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The process: signals, the protocol's own channel, and an exit code for what went wrong."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # print() and C libraries now write to the log
-    is_asked_to_stop = False
+    def body(child: Child) -> int:
+        child.heed_signals()
+        job = read_job(argv, WorkerJob.from_json, BadJob, module="models_runtime.engine.worker")
+        return run(job, child.emit, lambda: child.is_asked_to_stop)
 
-    def stop(number: int, frame: Any) -> None:
-        nonlocal is_asked_to_stop
-        is_asked_to_stop = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-
-    def emit(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message, ensure_ascii=False, allow_nan=False) + "\n")
-        channel.flush()
-
-    try:
-        if len(argv) != 1:
-            raise BadJob("usage: python -m models_runtime.engine.worker JOB.json")
-        try:
-            job = WorkerJob.from_json(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise BadJob(f"{argv[0]} cannot be read: {error}") from error
-        return run(job, emit, lambda: is_asked_to_stop)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), channel.fileno())  # else the exit would complain once more
-        return NOBODY_READS
-    except Exception as error:
-        code, error_class, is_final = failure_of(error)
-        emit({"type": "failed", "error_class": error_class, "error": str(error) or repr(error), "is_final": is_final})
-        if code in (BUG, OUT_OF_MEMORY):
-            traceback.print_exc()
-        return code
+    return run_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY))
 
 
 if __name__ == "__main__":

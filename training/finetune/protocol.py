@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 from training.finetune.config import FinetuneConfig
 from training.finetune.errors import BadConfig
 
-# Beside those of the FinetuneErrors. 3, 67, 68, 70 and 74 mean here what they mean of the process that answers.
-DONE, STOPPED, OUT_OF_MEMORY, NO_DEVICE, BUG, NOBODY_READS = 0, 3, 67, 68, 70, 74
+# Beside those of the FinetuneErrors. All mean here what they mean of the process that answers, and so does 74.
+DONE, STOPPED, OUT_OF_MEMORY, NO_DEVICE, BUG = 0, 3, 67, 68, 70
 
 # In the folder of a run.
 STEPS, EVALUATIONS = "steps.csv", "evaluations.csv"

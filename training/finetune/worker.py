@@ -11,7 +11,7 @@ It writes one JSON object per line on standard output:
     {"type": "answering", "n_done", "n_total"}                           held-out samples, after each and now and then
     {"type": "answers", "n", "decoding", "scores"}                       at the end, BLEU and ROUGE
     {"type": "done", "folder", "loss", "held_out_loss", …}               or "stopped"
-    {"type": "failed", "error_class", "error", "is_final"}               last words before an exit code of failure
+    {"type": "failed", "error_class", "error", "is_final", "exit_code"}  last words before an exit code of failure
 
 SIGTERM and SIGINT stop it after the step under way, with a checkpoint; the exit code is STOPPED, and the same job goes
 on from there. With several processes this one starts torchrun and passes the wish on through a file in the run's
@@ -21,7 +21,6 @@ Standard output belongs to the protocol: whatever libraries print goes to standa
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -29,7 +28,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +35,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from models_runtime.engine.child import Child, last_words, read_job, run_child
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
 from models_runtime.engine.loading import adapter_digest, weights_digest
 from models_runtime.engine.memory import is_out_of_memory
@@ -60,7 +59,6 @@ from training.finetune.protocol import (
     CARD,
     DONE,
     NO_DEVICE,
-    NOBODY_READS,
     OUT_OF_MEMORY,
     STOP_FILE,
     STOPPED,
@@ -136,7 +134,7 @@ def launch(job_file: str, job: FinetuneJob, emit: Emit) -> int:
     # Who failed first takes the others along, and their words are only that somebody is gone.
     own = [failure for failure in failures if failure["error_class"] != LostPeer.error_class]
     lost = LostPeer(f"a process of this run ended without a word (torchrun: exit code {code})")
-    words = (own or failures or [_words(lost, LostPeer.error_class, LostPeer.is_final, LostPeer.exit_code)])[0]
+    words = (own or failures or [last_words(lost, (LostPeer.exit_code, LostPeer.error_class, LostPeer.is_final))])[0]
     emit(words)
     return int(words["exit_code"])
 
@@ -257,50 +255,18 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def _words(error: BaseException, error_class: str, is_final: bool, code: int) -> dict[str, Any]:
-    said = str(error) or repr(error)
-    return {"type": "failed", "error_class": error_class, "error": said, "is_final": is_final, "exit_code": code}
-
-
 def main(argv: Sequence[str]) -> int:
-    """The process: signals, the protocol's own channel, and an exit code for what went wrong."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # print() and C libraries now write to the log
-    is_asked_to_stop = False
-
-    def stop(number: int, frame: Any) -> None:
-        nonlocal is_asked_to_stop
-        is_asked_to_stop = True
-
-    def emit(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message, ensure_ascii=False, allow_nan=False) + "\n")
-        channel.flush()
-
-    try:
-        if len(argv) != 1:
-            raise BadConfig("usage: python -m training.finetune.worker JOB.json")
-        try:
-            job = FinetuneJob.from_json(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise BadConfig(f"{argv[0]} cannot be read: {error}") from error
+    def body(child: Child) -> int:
+        job = read_job(argv, FinetuneJob.from_json, BadConfig, module="training.finetune.worker")
         if job.processes > 1 and not dist.is_torchelastic_launched():
-            return launch(argv[0], job, emit)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+            return launch(argv[0], job, child.emit)
+        child.heed_signals()
         stop_file = job.folder / STOP_FILE
         if not dist.is_torchelastic_launched():
             stop_file.unlink(missing_ok=True)  # of a launcher that was killed
-        return run(job, emit, lambda: is_asked_to_stop or stop_file.exists())
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), channel.fileno())  # else the exit would complain once more
-        return NOBODY_READS
-    except Exception as error:
-        code, error_class, is_final = failure_of(error)
-        with contextlib.suppress(BrokenPipeError):
-            emit(_words(error, error_class, is_final, code))
-        if code in (BUG, OUT_OF_MEMORY, LostPeer.exit_code):
-            traceback.print_exc()
-        return code
+        return run(job, child.emit, lambda: child.is_asked_to_stop or stop_file.exists())
+
+    return run_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY, LostPeer.exit_code))
 
 
 if __name__ == "__main__":
