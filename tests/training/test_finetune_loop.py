@@ -229,8 +229,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(start, mon
     assert outcome.is_finished and ready(told)["step"] in (2, 4)
 
 
-def test_another_corpus_or_config_is_refused_on_resume(start):
+def test_another_corpus_base_or_config_is_refused_on_resume(start, bases, monkeypatch, tmp_path):
     _, _, run = start(stop_after=2)
+    with monkeypatch.context() as patched, pytest.raises(RunChanged, match="the base model"):
+        patched.setitem(bases, "chatglm", tiny.chatglm(tmp_path / "base", seed=1))
+        start()
     other = ListSamples([(c, t[::-1].copy()) for c, t in run.samples.pairs])
     with pytest.raises(RunChanged, match="the training samples"):
         start(samples=other)

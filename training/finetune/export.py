@@ -59,7 +59,7 @@ def export_bytes(trainee: Trainee, config: FinetuneConfig) -> int:
     """What the tensors of the folder will take, told before the first step."""
     if config.method == "lora":
         return 4 * sum(value.numel() for value in trainee.trained.values())
-    n_values = sum(value.numel() for value in trainee.model.parameters())
+    n_values: int = sum(value.numel() for value in trainee.model.parameters())
     if _is_written_twice(trainee):
         n_values += trainee.model.get_output_embeddings().weight.numel()
     return DTYPES[config.precision].itemsize * n_values
