@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from annotation.formats.source import BROKEN_ZIP
-from annotation.reporting.datafiles import Unreadable, data_files, read_data
+from annotation.reporting.datafiles import JUDGES, RATINGS, TEXTS, Unreadable, data_files, read_data
 from annotation.reporting.facts import StudyFacts
 from annotation.reporting.numbers import Report
 from annotation.reporting.rendered import rendered
@@ -30,6 +30,8 @@ LARGEST = 2 * 1024**3  # bytes, unpacked
 MOST_FILES = 1000
 LINE_DIGITS = 8  # of a line's SHA-256: enough to point at a line, while the file's own sum guards it
 SHOWN = 20  # differences that are named one by one
+# What reading or computing may raise where somebody wrote into the data.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 PACKAGES = ("numpy", "pandas", "scipy", "statsmodels", "jieba", "rjieba", "RapidFuzz", "fpdf2", "fonttools")
 _TEXT = (".csv", ".json", ".jsonl", ".txt", ".tex", ".svg")
 _ABOUT = """A study of Qingting, packed whole.
@@ -39,7 +41,7 @@ _ABOUT = """A study of Qingting, packed whole.
   protocol.json   rubric, plan, settings
   data/           ratings, text counts and seeds: all that the numbers are computed from
   items.jsonl, responses.jsonl, order.csv   what was shown, to whom, in which order
-  results/        numbers, tables and figures
+  results/        numbers, tables, figures and the paragraph on methods
 
 To compute everything again and compare it, on any machine with Qingting and without a database:
 
@@ -129,10 +131,11 @@ class Checked:
         return not self.differences
 
 
-def check(path: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Checked:
+def check(path: Path, *, code_version: str = "", on_progress: Callable[[int, int], None] | None = None) -> Checked:
     """Read an archive, compare every checksum, compute everything again and compare every line.
 
-    Raises NotAnArchive if there is nothing to compute from.
+    code_version: of this software, to be named beside that of the archive if they differ.
+    Raises NotAnArchive if there is nothing to compute from; it names the files that were changed, too.
     """
     files = _unpacked(path)
     manifest = _manifest(files)
@@ -143,17 +146,17 @@ def check(path: Path, *, on_progress: Callable[[int, int], None] | None = None) 
         for name, then in manifest["software"].items()
         if here.get(name) != then
     ]
+    if code_version and manifest.get("code") != code_version:
+        found.other_software.insert(0, f"{manifest.get('code')}, here {code_version}")
     found.differences += _changed_files(files, manifest["files"])
     try:
-        facts = StudyFacts.from_dict(json.loads(files[FACTS]))
-        data = read_data(files)
-    except (KeyError, TypeError, ValueError) as error:
-        told = str(error) if isinstance(error, Unreadable) else f"{FACTS}: {error!r}"
-        if found.differences:
-            told = f"{told} ({found.differences[0]})"
-        raise NotAnArchive(f"Nothing can be computed from this archive. {told}") from error
-    report = Report(facts, compute(data, on_progress=on_progress), "", "")
-    found.rebuilt = rendered(report)
+        report = _computed(files, on_progress)
+        found.rebuilt = rendered(report)
+    except _BROKEN as error:
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        told = reason if isinstance(error, Unreadable) else f"The data do not fit together: {reason}"
+        changed = "".join(f"\n{line}" for line in found.differences[:SHOWN])
+        raise NotAnArchive(f"Nothing can be computed from this archive. {told}{changed}") from error
     found.n_numbers = sum(1 for _row in report.rows())
     then = {name.removeprefix(RESULTS): content for name, content in files.items() if name.startswith(RESULTS)}
     for name in sorted(then.keys() | found.rebuilt.keys()):
@@ -162,14 +165,49 @@ def check(path: Path, *, on_progress: Callable[[int, int], None] | None = None) 
     return found
 
 
+def _computed(files: Mapping[str, bytes], on_progress: Callable[[int, int], None] | None) -> Report:
+    try:
+        facts = StudyFacts.from_dict(json.loads(files[FACTS]))
+    except _BROKEN as error:
+        raise Unreadable(f"{FACTS}: {error!r}") from error
+    data = read_data(files)
+    for stranger in _strangers(facts, data):
+        raise Unreadable(stranger)
+    return Report(facts, compute(data, on_progress=on_progress), "", "")
+
+
+def _strangers(facts: StudyFacts, data: StudyData) -> Iterator[str]:
+    """Arms, datasets and dimensions in the data that the study does not have."""
+    arms, datasets = {arm.code for arm in facts.arms}, {dataset.slug for dataset in facts.datasets}
+    tables = {RATINGS: data.ratings, JUDGES: data.judges}
+    for name, table in tables.items():
+        if table is None:
+            continue
+        known = {"system": arms, "dataset": datasets, "dimension": {dimension.key for dimension in facts.dimensions}}
+        for column, those in known.items():
+            for level in table.levels(column) if table.has(column) else ():
+                if level not in those:
+                    yield f"{name}: {column} {level} is not in {FACTS}"
+    for number, (slug, texts) in enumerate(sorted(data.texts.items()), start=1):
+        for level in sorted(set(texts.statistics) - arms):
+            yield f"{TEXTS.format(number)}: arm {level} is not in {FACTS}"
+        if slug not in datasets:
+            yield f"{TEXTS.format(number)}: dataset {slug} is not in {FACTS}"
+
+
 def _unpacked(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) > MOST_FILES or sum(entry.file_size for entry in entries) > LARGEST:
                 raise NotAnArchive(f"{path.name} unpacks to more than an archive of a study holds")
-            return {entry.filename: archive.read(entry) for entry in entries}
-    except BROKEN_ZIP as error:
+            files = {entry.filename: archive.read(entry) for entry in entries}
+            if len(files) < len(entries):
+                names = [entry.filename for entry in entries]
+                twice = next(name for name in names if names.count(name) > 1)
+                raise NotAnArchive(f"{twice} is in the zip twice, so nobody can say which one is meant")
+            return files
+    except (*BROKEN_ZIP, OSError, UnicodeError) as error:
         raise NotAnArchive(f"{path.name} is no zip file that can be read: {error}") from error
 
 
@@ -186,7 +224,10 @@ def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
             )
         if not all(isinstance(manifest[name], dict) for name in ("files", "software")):
             raise NotAnArchive(f"{MANIFEST} lists no files")
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        for name, sums in manifest["files"].items():
+            if not isinstance(sums, dict) or not all(isinstance(value, str) for value in sums.values()):
+                raise NotAnArchive(f"{MANIFEST} has no checksums of {name}")
+    except (KeyError, TypeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotAnArchive(f"{MANIFEST} cannot be read: {error!r}") from error
     return manifest
 
@@ -221,13 +262,16 @@ def _compared(name: str, then: bytes | None, now: bytes | None) -> Iterator[str]
     if not name.endswith(_TEXT):
         yield f"{place}: not the same bytes"
         return
-    pairs = zip_longest(then.decode(errors="replace").split("\n"), now.decode().split("\n"), fillvalue="")
-    lines = [(number, a, b) for number, (a, b) in enumerate(pairs, start=1) if a != b]
+    pairs = enumerate(zip_longest(then.split(b"\n"), now.split(b"\n")), start=1)
+    lines = [(number, a, b) for number, (a, b) in pairs if a != b]
     for number, a, b in lines[:SHOWN]:
         yield f"{place}, line {number}: the archive says {_short(a)}, the data give {_short(b)}"
     if len(lines) > SHOWN:
         yield f"{place}: {len(lines) - SHOWN} more lines differ"
 
 
-def _short(text: str) -> str:
+def _short(line: bytes | None) -> str:
+    if line is None:
+        return "nothing"
+    text = line.decode(errors="replace")
     return repr(text if len(text) <= 300 else f"{text[:300]}…")

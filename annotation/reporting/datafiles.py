@@ -18,6 +18,7 @@ from metrics.text import TextStatistics
 
 SETTINGS, RATINGS, TEXTS = "data/settings.json", "data/ratings.csv", "data/texts-{}.csv"
 EXIT, JUDGES = "data/exit.json", "data/judges.csv"  # there only if there is anything to tell
+MOST_DRAWS = 1_000_000  # resamples or exchanges; a report has some thousand
 _KINDS: Mapping[str, Any] = {"value": float, "seconds": float, "position": int, "is_repeat": lambda text: text == "1"}
 
 
@@ -80,14 +81,16 @@ def read_data(files: Mapping[str, bytes]) -> StudyData:
     try:
         settings = json.loads(files[SETTINGS])
         scales = [Scale(name, tuple(float(p) for p in points)) for name, points in settings["scales"].items()]
-        listed = settings["texts"]
-        numbers = [int(settings[name]) for name in ("seed", "n_bootstrap", "n_flips")]
-    except (KeyError, TypeError, ValueError) as error:
+        listed = [
+            (str(entry["dataset"]), [(str(a), str(b)) for a, b in entry["source"]]) for entry in settings["texts"]
+        ]
+        seed = _whole(settings, "seed", 0)
+        n_bootstrap, n_flips = (_whole(settings, name, 1, MOST_DRAWS) for name in ("n_bootstrap", "n_flips"))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise Unreadable(f"{SETTINGS}: {error}") from error
-    seed, n_bootstrap, n_flips = numbers
     texts = {
-        entry["dataset"]: _read_texts(files, TEXTS.format(number), entry["source"])
-        for number, entry in enumerate(listed, start=1)
+        dataset: _read_texts(files, TEXTS.format(number), tuple(source))
+        for number, (dataset, source) in enumerate(listed, start=1)
     }
     return StudyData(
         _read_ratings(files, RATINGS, scales),
@@ -98,6 +101,13 @@ def read_data(files: Mapping[str, bytes]) -> StudyData:
         exit_answers=_read_exit(files),
         judges=_read_ratings(files, JUDGES, scales) if JUDGES in files else None,
     )
+
+
+def _whole(settings: Mapping[str, Any], name: str, lowest: int, highest: int | None = None) -> int:
+    value = settings[name]
+    if type(value) is not int or value < lowest or (highest is not None and value > highest):
+        raise ValueError(f"{name} is {value!r}, not a whole number from {lowest} on that a study is computed with")
+    return value
 
 
 def _read_exit(files: Mapping[str, bytes]) -> ExitAnswers:
@@ -111,7 +121,7 @@ def _read_exit(files: Mapping[str, bytes]) -> ExitAnswers:
             recognised={str(rater): str(answer) for rater, answer in told["recognised"].items()},
             choices=tuple(str(choice) for choice in told["choices"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise Unreadable(f"{EXIT}: {error}") from error
 
 
@@ -125,11 +135,16 @@ def _lines(files: Mapping[str, bytes], name: str) -> Iterator[tuple[int, list[st
         raise Unreadable(f"{name}: byte {error.start} is no UTF-8") from error
     reader = csv.reader(StringIO(text, newline=""))
     width = 0
-    for cells in reader:
-        width = width or len(cells)
-        if len(cells) != width:
-            raise Unreadable(f"{name}, line {reader.line_num}: {len(cells)} cells where the heading has {width}")
-        yield reader.line_num, cells
+    try:
+        for cells in reader:
+            if not width and len(set(cells)) < len(cells):
+                raise Unreadable(f"{name}, line 1: a column is there twice")
+            width = width or len(cells)
+            if len(cells) != width:
+                raise Unreadable(f"{name}, line {reader.line_num}: {len(cells)} cells where the heading has {width}")
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise Unreadable(f"{name}, line {reader.line_num}: {error}") from error
 
 
 def _read_ratings(files: Mapping[str, bytes], name: str, scales: list[Scale]) -> RatingTable:
@@ -152,7 +167,7 @@ def _read_ratings(files: Mapping[str, bytes], name: str, scales: list[Scale]) ->
         raise Unreadable(f"{name}, {str(error).replace('row ', 'line ', 1)}") from error
 
 
-def _read_texts(files: Mapping[str, bytes], name: str, source: list[list[str]]) -> DatasetTexts:
+def _read_texts(files: Mapping[str, bytes], name: str, source: tuple[tuple[str, str], ...]) -> DatasetTexts:
     lines = _lines(files, name)
     _number, heading = next(lines, (1, []))
     if heading[:4] != ["arm", "number", "cluster", "topic"]:
@@ -161,20 +176,26 @@ def _read_texts(files: Mapping[str, bytes], name: str, source: list[list[str]]) 
     values: dict[str, list[list[int]]] = {}
     for place, cells in lines:
         try:
-            values.setdefault(cells[0], []).append([int(cell) for cell in cells[4:]])
+            values.setdefault(cells[0], []).append([_count(cell) for cell in cells[4:]])
             about.setdefault(cells[0], []).append([cells[1], str(int(cells[2])), cells[3]])
         except ValueError as error:
             raise Unreadable(f"{name}, line {place}: {error}") from error
     first = next(iter(about.values()), [])
     if any(items != first for items in about.values()):
         raise Unreadable(f"{name}: the arms do not have the same items")
-    pairs = tuple((key, value) for key, value in source)
     return DatasetTexts(
         numbers=tuple(item[0] for item in first),
         clusters=np.array([int(item[1]) for item in first], dtype=np.int64),
         topics=tuple(item[2] for item in first),
         statistics={
-            arm: TextStatistics(np.array(rows, dtype=np.int32), tuple(heading[4:]), pairs)
+            arm: TextStatistics(np.array(rows, dtype=np.int32), tuple(heading[4:]), source)
             for arm, rows in values.items()
         },
     )
+
+
+def _count(cell: str) -> int:
+    count = int(cell)
+    if not 0 <= count < 2**31:
+        raise ValueError(f"{cell} is no count")
+    return count

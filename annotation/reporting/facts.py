@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Self
 
 
@@ -129,7 +129,7 @@ class StudyFacts:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
-        """What `to_dict` wrote. KeyError or TypeError if parts are missing or unknown."""
+        """What `to_dict` wrote. KeyError or TypeError if parts are missing, unknown or of another type."""
         parts = {
             "dimensions": DimensionLabel,
             "arms": ArmLabel,
@@ -139,8 +139,26 @@ class StudyFacts:
         values: dict[str, Any] = {field.name: plain[field.name] for field in fields(cls)}
         for name, part in parts.items():
             values[name] = tuple(part(**one) for one in values[name])
-        values["per_day"] = tuple((day, n) for day, n in values["per_day"])
-        return cls(**values)
+        values["per_day"] = tuple((date.fromisoformat(day).isoformat(), int(n)) for day, n in values["per_day"])
+        facts = cls(**values)
+        labels = (*facts.dimensions, *facts.arms, *facts.datasets, *facts.counts)
+        for told in (facts, *labels):
+            _refuse_other_types(told)
+        return facts
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "bool": (bool,), "float": (int, float), "int | None": (int, type(None)),
+}  # fmt: skip
+
+
+def _refuse_other_types(part: Any) -> None:
+    for one in fields(part):
+        value = getattr(part, one.name)
+        expected = _TYPES.get(str(one.type))
+        is_stray_bool = isinstance(value, bool) and one.type != "bool"  # to Python a bool is a number
+        if expected is not None and (is_stray_bool or not isinstance(value, expected)):
+            raise TypeError(f"{one.name} is {value!r}, not {one.type}")
 
 
 def moment(at: datetime | None) -> str:

@@ -12,6 +12,7 @@ from annotation.figures.pdf import pdf
 from annotation.figures.svg import svg
 from annotation.reporting.figures import report_figures
 from annotation.reporting.latex import latex_table
+from annotation.reporting.methods import methods_paragraph
 from annotation.reporting.numbers import Report
 from annotation.reporting.table import Table, flat
 from annotation.reporting.tables import report_tables
@@ -20,9 +21,12 @@ LANGUAGE = "en"
 
 
 def rendered(report: Report) -> dict[str, bytes]:
-    """File name ► content: numbers.jsonl, tables/*.csv and *.tex, figures/*.svg and *.pdf."""
+    """File name ► content: numbers.jsonl, methods.*.txt, tables/*.csv and *.tex, figures/*.svg and *.pdf."""
     with override(LANGUAGE):
         files = {"numbers.jsonl": numbers_jsonl(report)}
+        for code in ("en", "zh"):
+            if paragraph := methods_paragraph(report, code):
+                files[f"methods.{code}.txt"] = f"{paragraph}\n".encode()
         for table in report_tables(report):
             files[f"tables/{table.key}.csv"] = table_csv(table)
             files[f"tables/{table.key}.tex"] = latex_table(table).encode()

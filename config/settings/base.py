@@ -305,9 +305,11 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.log_level()},
     # Django logs every 4xx as a warning; ours are answers, not accidents.
-    # httpx2 would write a line for each request to an endpoint, kombu one for each broker that is a folder.
+    # httpx2 would write a line for each request to an endpoint, kombu one for each broker that is a folder, fontTools
+    # some seventy for each figure that becomes a PDF.
     "loggers": {
         "django.request": {"level": "ERROR"},
+        "fontTools": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
         "kombu.connection": {"level": "ERROR" if CELERY_BROKER_URL.startswith("filesystem:") else "WARNING"},
     },

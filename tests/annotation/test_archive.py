@@ -17,11 +17,15 @@ from django.urls import reverse
 
 from annotation.archiving import archive_study
 from annotation.models import AuditEvent, System
-from annotation.reporting.archive import MANIFEST, NotAnArchive, check
-from annotation.reporting.datafiles import RATINGS
+from annotation.reporting.archive import MANIFEST, NotAnArchive, check, write_archive
+from annotation.reporting.datafiles import RATINGS, SETTINGS
+from annotation.reporting.numbers import Report
 from annotation.services.text_counts import count_texts
+from metrics.report import compute
 from tests import factories
 from tests.annotation.rated import rate, unblind, varied
+from tests.annotation.small_data import small_data
+from tests.annotation.test_report_tables import facts
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,7 +49,7 @@ def changed(path: Path, name: str, change, *, with_sums: bool = False) -> Path:
     """A copy in which one file is changed; with_sums: and the manifest made to fit, as a forger would."""
     with zipfile.ZipFile(path) as archive:
         files = {entry: archive.read(entry) for entry in archive.namelist()}
-    files[name] = change(files[name])
+    files[name] = change(files.get(name, b""))
     if with_sums:
         manifest = json.loads(files[MANIFEST])
         lines = [hashlib.sha256(line).hexdigest()[:8] for line in files[name].split(b"\n")]
@@ -71,13 +75,13 @@ def test_an_archive_is_reproduced_in_another_process_without_a_database(packed_s
     env = os.environ | {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nothing", "QINGTING_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "manage.py", "reproduce", str(packed_study), "--out", str(tmp_path / "rebuilt")]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert "Reproduced: every byte is as the archive claims." in done.stdout
     with zipfile.ZipFile(packed_study) as archive:
         names = [name for name in archive.namelist() if name.startswith("results/")]
         for name in names:
             assert (tmp_path / "rebuilt" / name.removeprefix("results/")).read_bytes() == archive.read(name)
-    assert {Path(name).suffix for name in names} == {".jsonl", ".csv", ".tex", ".svg", ".pdf"}
+    assert {Path(name).suffix for name in names} == {".jsonl", ".txt", ".csv", ".tex", ".svg", ".pdf"}
 
 
 def test_the_same_state_gives_the_same_bytes(packed_study, open_study, tmp_path):
@@ -204,3 +208,91 @@ def test_the_page_offers_it(open_study, researcher, as_user):
     assert response["Content-Type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
+
+
+# An archive from plain data: no study, so a hundred ways to touch it cost little.
+
+
+@pytest.fixture(scope="module")
+def small_archive(tmp_path_factory):
+    """A path: two arms, four items, two raters, texts, a judge, and answers about blinding."""
+    told, data = facts(), small_data()
+    path = tmp_path_factory.mktemp("archive") / "small.zip"
+    with path.open("wb") as file:
+        write_archive(file, facts=told, data=data, report=Report(told, compute(data), "", ""), more={},
+                      code_version="qingting 0.0")  # fmt: skip
+    return path
+
+
+def field(name, value):
+    """A change of one field of a JSON file."""
+    return lambda content: json.dumps(json.loads(content) | {name: value}).encode()
+
+
+def replaced(old: bytes, new: bytes):
+    """A change of some bytes that are really there."""
+
+    def change(content: bytes) -> bytes:
+        assert old in content
+        return content.replace(old, new)
+
+    return change
+
+
+BROKEN = [
+    ("study.json", field("arms", []), "data/ratings.csv: system A is not in study.json"),
+    ("study.json", field("datasets", []), "data/ratings.csv: dataset set is not in study.json"),
+    ("study.json", field("n_items", None), "study.json: TypeError('n_items is None, not int')"),
+    ("study.json", field("per_day", [["soon", 1]]), "study.json: ValueError"),
+    ("study.json", lambda _: b"[" * 100_000, "study.json: RecursionError"),
+    (SETTINGS, field("seed", -1), "data/settings.json: seed is -1, not a whole number from 0 on"),
+    (SETTINGS, field("n_bootstrap", 0), "data/settings.json: n_bootstrap is 0"),
+    (SETTINGS, field("n_flips", 10**12), "data/settings.json: n_flips is 1000000000000"),
+    (SETTINGS, field("scales", []), "data/settings.json: "),
+    (SETTINGS, field("texts", [{}]), "data/settings.json: 'dataset'"),
+    (RATINGS, replaced(b",A,", b",Z,"), "data/ratings.csv: system Z is not in study.json"),
+    (RATINGS, replaced(b"rater,", b"item,"), "data/ratings.csv, line 1: a column is there twice"),
+    (RATINGS, lambda content: content + b'"' + b"x" * 200_000, "data/ratings.csv, line 18: field larger"),
+    ("data/judges.csv", replaced(b",judge,", b",R1,"), "R1 is among the human raters"),
+    ("data/texts-1.csv", replaced(b"\nB,", b"\nZ,"), "data/texts-1.csv: arm Z is not in study.json"),
+    ("data/texts-1.csv", replaced(b".match_1", b".match_x"), "not counted: codepoints.match_1"),
+    ("data/texts-1.csv", lambda content: content.replace(b"\nA,0,0,a,", b"\nA,0,0,a,-"), "data/texts-1.csv, line 2: "),
+    ("data/exit.json", field("systems", ["B", "C"]), "system A is none of B, C"),
+    (MANIFEST, field("files", {"README.txt": 1}), "manifest.json has no checksums of README.txt"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change", "said"), BROKEN, ids=[f"{name}: {said[:40]}" for name, _, said in BROKEN])
+def test_data_that_no_study_leaves_are_told_and_never_a_traceback(small_archive, name, change, said):
+    with pytest.raises(NotAnArchive) as error:
+        check(changed(small_archive, name, change))
+    assert said in str(error.value)
+    if name != MANIFEST:
+        assert f"{name}, line" in str(error.value)  # and the change itself is named beside what came of it
+
+
+def test_results_that_differ_in_an_end_of_line_alone_are_not_the_same(small_archive):
+    name = "results/tables/scores.csv"  # three lines
+    longer = check(changed(small_archive, name, lambda content: content + b"\n", with_sums=True))
+    assert longer.differences == [f"{name}, line 5: the archive says '', the data give nothing"]
+    shorter = check(changed(small_archive, name, lambda content: content[:-1], with_sums=True))
+    assert shorter.differences == [f"{name}, line 4: the archive says nothing, the data give ''"]
+
+
+def test_what_the_methods_say_is_rebuilt_from_the_facts(small_archive):
+    found = check(
+        changed(small_archive, "study.json", field("n_items", 400), with_sums=True), code_version="qingting 1"
+    )
+    assert [line[:35] for line in found.differences] == [
+        "results/methods.en.txt, line 1: the", "results/methods.zh.txt, line 1: the"
+    ]  # fmt: skip
+    assert found.other_software == ["qingting 0.0, here qingting 1"]
+
+
+def test_a_file_that_is_there_twice_is_refused(small_archive, tmp_path):
+    path = tmp_path / "twice.zip"
+    path.write_bytes(small_archive.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(RATINGS, "another")
+    with pytest.raises(NotAnArchive, match=r"data/ratings\.csv is in the zip twice"):
+        check(path)

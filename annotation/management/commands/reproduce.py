@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from annotation.archiving import code_version
 from annotation.reporting.archive import NotAnArchive, check
 
 SHOWN = 50
@@ -33,7 +34,8 @@ class Command(BaseCommand):
         if out is not None and out.exists():
             raise CommandError(f"{out} exists already; choose another name.")
         try:
-            found = check(path, on_progress=self._show_progress if self.stderr.isatty() else None)
+            progress = self._show_progress if self.stderr.isatty() else None
+            found = check(path, code_version=code_version(), on_progress=progress)
         except NotAnArchive as error:
             raise CommandError(str(error)) from error
         if out is not None:
