@@ -107,7 +107,7 @@ def difference_rows(
                     "p_randomisation": difference.p_randomisation,
                     "p_randomisation_holm": float(adjusted[metric][systems]),
                 }
-                if difference.estimate.n["clusters"] > 1:  # one cluster drawn again and again says nothing
+                if difference.p_bootstrap is not None:
                     ps["p_bootstrap"] = difference.p_bootstrap
                 for name, p in ps.items():
                     estimate = replace(difference.estimate, value=p, low=None, high=None, method=name, notes=())
@@ -249,7 +249,10 @@ def agreement_tables(rows: Sequence[ResultRow]) -> list[Table]:
             Column("clusters", "Dialogues", "count"),
         ]
         title, caption = f"Agreement, {dimension}", "95% intervals by resampling dialogues."
-        tables.append(Table(f"agreement-{dimension}", title, caption, columns, lines, n_headings=1 + has_parts))
+        bounds = {row.estimate.method for row in own if row.metric == "other_point_rate"}
+        remark = "; ".join(f"{COEFFICIENTS['other_point_rate']} …: {method}" for method in sorted(bounds))
+        key = f"agreement-{dimension}"
+        tables.append(Table(key, title, caption, columns, lines, remark=remark, n_headings=1 + has_parts))
     return tables
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from metrics.results import Reason
 from metrics.table import BoolArray, FloatArray, IntArray, RatingMatrix, Scale
 
-VERSION = 1
+VERSION = 2
 
 Weights = Literal["identity", "linear", "quadratic"]
 Level = Literal["nominal", "ordinal", "interval"]
@@ -258,7 +258,8 @@ def _icc_value(totals: FloatArray, *, of_mean: bool) -> FloatArray:
     ms_residual = _ratio(residual, (n - 1) * (k - 1))
     bias = _ratio(ms_raters - ms_residual, n)
     if of_mean:
-        return _ratio(ms_rows - ms_residual, ms_rows + bias)
+        total = ms_rows + bias  # an estimate of a variance; at 0 or below, the coefficient could be anything
+        return _ratio(ms_rows - ms_residual, np.where(total > 0, total, 0.0))
     return _ratio(ms_rows - ms_residual, ms_rows + (k - 1) * ms_residual + k * bias)
 
 

@@ -29,7 +29,7 @@ from metrics.results import Reason, ResultRow, Signature
 from metrics.significance import N_FLIPS, sign_flip
 from metrics.table import BoolArray, FloatArray, IntArray, RatingTable
 
-VERSION = 1
+VERSION = 2
 N_FOLDS = 5
 TIE = 1e-9  # mean ratings that differ by less are tied
 

@@ -41,13 +41,14 @@ class Difference(NamedTuple):
     estimate: first minus second, in points of percent, with its interval by dialogue.
     p_randomisation: two-sided, by exchanging the systems within dialogues;  p_bootstrap: two-sided, by resampling
     dialogues and centring. Both are (c + 1) / (trials + 1), c counting the trials at least as far from 0 as observed.
+    One dialogue drawn again and again never varies, so p_bootstrap is None then.
     """
 
     estimate: Estimate
     first: float
     second: float
     p_randomisation: float
-    p_bootstrap: float
+    p_bootstrap: float | None
 
 
 def compare_systems(
@@ -105,8 +106,9 @@ def compare_systems(
         estimate = Estimate(
             float(observed[i]), interval.low, interval.high, n, interval.method, str(signature), None, interval.notes
         )
+        resampled = float(p_bootstrap[i]) if len(first_CS) > 1 else None
         results[metric] = Difference(
-            estimate, float(values[i]), float(other_values[i]), float(p_randomisation[i]), float(p_bootstrap[i])
+            estimate, float(values[i]), float(other_values[i]), float(p_randomisation[i]), resampled
         )
     return results
 

@@ -16,12 +16,12 @@ import pandas as pd
 
 from metrics import blinding, comparison, correlation, intervals, judge, mixed, panels, power, raters, text
 from metrics.randomisation import compare_systems
-from metrics.results import Estimate, ResultRow, Signature
+from metrics.results import Estimate, Reason, ResultRow, Signature
 from metrics.significance import N_FLIPS
 from metrics.table import IntArray, RatingTable
-from metrics.text import CHATGLM, METRICS, PROTOCOLS, Protocol, TextStatistics
+from metrics.text import CHATGLM, METRICS, PROTOCOLS, MixedSignatures, Protocol, TextStatistics
 
-VERSION = 1
+VERSION = 2
 DIGITS = 8  # significant; sums in another order differ from the fifteenth on, and few numbers lie on the edge
 FITTED_DIGITS = 5  # of numbers at which an optimiser stopped
 FITTED = ("clmm", "gee", "p_clmm", "p_gee", "p_proportional", "strength")
@@ -41,13 +41,20 @@ class DatasetTexts:
 
     numbers: the item's number in the study, as text; "" for an item that was not drawn for rating.
     clusters: shape (n_items,), equal where two items come from one dialogue;  topics: "" where none is known.
-    statistics: arm code ► a row per item.
+    statistics: arm code ► a row per item. MixedSignatures unless all arms were counted in one way.
     """
 
     numbers: tuple[str, ...]
     clusters: IntArray
     topics: tuple[str, ...]
     statistics: Mapping[str, TextStatistics]
+
+    def __post_init__(self) -> None:
+        for arm, table in self.statistics.items():
+            if not len(table) == len(self.numbers) == len(self.topics) == len(self.clusters):
+                raise ValueError(f"arm {arm} has counts of {len(table)} texts for {len(self.numbers)} items")
+        if len({(table.source, table.columns) for table in self.statistics.values()}) > 1:
+            raise MixedSignatures("the texts of these arms were counted in different ways")
 
 
 class Guess(NamedTuple):
@@ -287,6 +294,7 @@ def _text_difference(
     for metric, found in compared.items():
         rows.append(ResultRow(f"{metric}_difference", "", found.estimate, stratum, detail))
         for name, p in (("p_randomisation", found.p_randomisation), ("p_bootstrap", found.p_bootstrap)):
-            estimate = replace(found.estimate, value=p, low=None, high=None, method=name, notes=())
+            reason: Reason | None = "one_dialogue" if p is None else None
+            estimate = replace(found.estimate, value=p, low=None, high=None, method=name, reason=reason, notes=())
             rows.append(ResultRow(f"{metric}_{name}", "", estimate, stratum, detail))
     return rows

@@ -36,7 +36,8 @@ class Scale:
     points: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.points) < 2 or any(high <= low for low, high in zip(self.points, self.points[1:], strict=False)):
+        is_rising = all(low < high for low, high in zip(self.points, self.points[1:], strict=False))
+        if len(self.points) < 2 or not is_rising or not np.isfinite(self.points).all():
             raise ValueError(f"{self.dimension}: a scale needs two or more rising points, got {self.points}")
 
     def __str__(self) -> str:

@@ -155,9 +155,10 @@ def _compare_item(
 
 def point_of(cell: Any, points: Sequence[float], place: Place, column: str, findings: Findings) -> float | None:
     """The point of the scale; None, with the problem noted, if it is none."""
+    is_odd = isinstance(cell, bool | list | dict) or (isinstance(cell, str) and "_" in cell)  # Python reads 1_0 as 10
     try:
-        value = math.nan if isinstance(cell, bool | list | dict) else float(cell)
-    except ValueError:
+        value = math.nan if is_odd else float(cell)
+    except (OverflowError, ValueError):
         value = math.nan
     if not math.isfinite(value):
         findings.add(place, "not_a_number", column, found=str(cell)[:40])

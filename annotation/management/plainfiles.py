@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.conf import settings
@@ -26,7 +26,7 @@ class PlainFileCommand(BaseCommand):
         )
 
     def add_output(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--seed", type=int, default=1, metavar="S", help="of everything drawn (default: 1)")
+        parser.add_argument("--seed", type=_seed, default=1, metavar="S", help="of everything drawn (default: 1)")
         parser.add_argument("--format", choices=("table", "json", "latex", "csv"), default="table")
         parser.add_argument(
             "--language", choices=[code for code, _ in settings.LANGUAGES], help="of words in tables and problems"
@@ -35,6 +35,12 @@ class PlainFileCommand(BaseCommand):
     def said_encoding(self, source: Source, findings: Findings) -> None:
         if "gb18030" in findings.encodings:
             self.stderr.write(f"{problems.plain(source.name)} was read as GB18030, since it is no UTF-8.")
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ArgumentTypeError(f"{text} is no whole number from 0 on")
+    return int(text)
 
 
 def opened(path: str) -> tuple[Source, Format]:

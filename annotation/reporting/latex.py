@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from annotation.reporting.numbers import REASONS
+from annotation.reporting.numbers import MARKS, REASONS
 from annotation.reporting.table import Cell, Column, Table, shown_number
 
 _ESCAPES: Mapping[str, str] = {
@@ -19,6 +19,7 @@ _ESCAPES: Mapping[str, str] = {
     "·": r"$\cdot$",
 }  # fmt: skip
 _ESCAPE = re.compile("|".join(re.escape(sign) for sign in _ESCAPES))
+_NO_LABEL = re.compile(r"[^\w.-]+")
 # Names may hold anything; a control or direction mark would end a line or turn the text around.
 _INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 
@@ -37,7 +38,7 @@ def latex_table(table: Table) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex(table.title)}. {latex(table.caption)}}}",
-        rf"\label{{tab:{table.key}}}",
+        rf"\label{{tab:{_NO_LABEL.sub('-', table.key)}}}",
         rf"\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
         r"\toprule",
         " & ".join(_heading(column) for column in table.columns) + r" \\",
@@ -65,14 +66,18 @@ def _cell(cell: Cell, column: Column) -> str:
     if cell.text is not None:
         return latex(cell.text)
     if cell.estimate is None:
-        return "" if cell.value is None else _number(cell.value, column)
+        return ("" if cell.value is None else _number(cell.value, column)) + _small(cell)
     estimate = cell.estimate
     if estimate.value is None:
-        return latex(REASONS.get(estimate.reason or "", estimate.reason))
-    text = _number(estimate.value, column)
+        return latex(REASONS.get(estimate.reason or "", estimate.reason)) + _small(cell)
+    text = _number(estimate.value, column) + "".join(latex(MARKS.get(note, "")) for note in estimate.notes)
     if estimate.low is not None and estimate.high is not None:
         text += rf" {{\footnotesize {{[}}{_number(estimate.low, column)}, {_number(estimate.high, column)}{{]}}}}"
-    return text
+    return text + _small(cell)
+
+
+def _small(cell: Cell) -> str:
+    return rf" {{\footnotesize {latex(cell.small)}}}" if cell.small else ""
 
 
 def _number(value: float, column: Column) -> str:

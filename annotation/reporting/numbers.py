@@ -23,7 +23,7 @@ REASONS: Mapping[str, Any] = {
     "one_response": _("undefined: only one response was rated"),
     "no_repeats": _("no response was rated twice by one person"),
     "no_variation": _("undefined: everyone gave the same score"),
-    "zero_denominator": _("undefined: the formula divides by zero here"),
+    "zero_denominator": _("undefined: what the formula divides by is 0 or below here"),
     "one_system": _("nothing to compare: only one system"),
     "one_dialogue": _("not tested: only one dialogue"),
     "no_shared_items": _("no item on which both were rated"),

@@ -85,6 +85,22 @@ def test_an_unused_point_counts(tmp_path):
     assert estimate(few, "fleiss_kappa")["value"] == estimate(many, "fleiss_kappa")["value"]
 
 
+def test_a_number_too_large_for_a_float_is_no_number(tmp_path):
+    file = jsonl(tmp_path / "r.jsonl", [{"item": 1, "rater": "ann", "value": 10**400}])
+    with pytest.raises(CommandError, match=r"line 1 \[value\]: .* is no number"):
+        run("agree", file, "--scale", "0,1")
+
+
+def test_latex_marks_its_numbers_and_no_name_becomes_a_command(tmp_path):
+    file = table(tmp_path / "w.csv", "item,ann,bob\n1,1,1\n2,1,1")
+    out = run("agree", file, "--scale", r"50%}\input{x}=0,1", "--constant-kappa", "paper_one", "--format", "latex").out
+    assert r"\label{tab:agreement-50-input-x-}" in out
+    assert r"\input" not in out
+    assert r"Fleiss' $\kappa$ & 1.000\S{} &" in out  # one by convention, and it says so below
+    assert r"{\footnotesize \S{} set to 1 by convention}" in out
+    assert "exact one-sided upper bound over clusters" in out
+
+
 def test_dialogues_are_resampled_as_a_whole(tmp_path):
     lines = ["id,talk,ann,bob", *(f"{n},t{n // 4},{n % 3},{(n * 7 // 3) % 3}" for n in range(40))]
     file = table(tmp_path / "w.csv", "\n".join(lines))
@@ -151,6 +167,10 @@ BAD = [
     ("item,dialogue,system,ann\n1,a,A,1\n1,b,B,1", ["--scale", "0,1"], "row 3 [dialogue]: “1” has another value"),
     ("item,ann,bob\n1,1,1", ["--scale", "one,two"], "in rising order, such as empathy=0,1,2"),
     ("item,ann,bob\n1,1,1", ["--scale", "2,1"], "in rising order"),
+    ("item,ann,bob\n1,1,1", ["--scale", "0,nan"], "in rising order"),
+    ("item,ann,bob\n1,1,1", ["--scale", "0,1e400"], "in rising order"),
+    ("item,ann,bob\n1,1,1_0", ["--scale", "1,10"], "row 2 [bob]: “1_0” is no number"),
+    ("item,ann,bob\n1,1,1", ["--scale", "0,1", "--seed", "-1"], "-1 is no whole number from 0 on"),
     ("item,ann,bob\n1,1,1", ["--scale", "x=0,1", "--scale", "x=0,2"], "a dimension has two scales"),
 ]  # fmt: skip
 

@@ -272,6 +272,22 @@ def test_too_few_ratings_are_an_error_that_says_why(name, ratings, reason):
         COEFFICIENTS[name](ratings, EMPATHY)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_icc_is_never_above_one(seed):
+    """Where raters contradict each other, the variance below the bar of ICC(2,k) may come out below 0."""
+    ratings = np.random.default_rng(seed).integers(0, 3, (4, 2)).astype(float)
+    if np.ptp(ratings):
+        for of_mean in (False, True):
+            assert not icc_agreement(ratings, EMPATHY, of_mean=of_mean) > 1 + 1e-12
+
+
+def test_icc_of_a_mean_without_variance_is_undefined():
+    opposite = np.array([[0, 2], [2, 0], [0, 2], [2, 1]], dtype=float)
+    assert np.isnan(icc_agreement(opposite, EMPATHY, of_mean=True))
+    assert icc_agreement(opposite, EMPATHY) < 0
+
+
 def test_one_response_is_enough_for_kappa_but_not_for_icc():
     one = np.array([[0.0, 2.0, 2.0]])
     assert fleiss_kappa(one, EMPATHY) == pytest.approx(-0.5)

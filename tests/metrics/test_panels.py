@@ -16,6 +16,7 @@ from metrics.agreement import (
 from metrics.panels import agreement_panel, repeat_agreement
 from metrics.table import RatingTable
 from tests.metrics.cast import EMPATHY, RATERS, SAFETY, make_frame, make_table
+from tests.metrics.test_comparison import simulated, table_unchecked
 
 
 def rows_by_metric(rows, **stratum):
@@ -65,7 +66,7 @@ def test_panel_gives_the_values_of_the_plain_functions_with_their_counts():
         "undefined_resamples": 0,
     }
     assert found["fleiss_kappa"].signature == (
-        "name:fleiss_kappa|version:1|dimension:empathy|scale:0,1,2|stratum:all|interval:percentile-by-cluster"
+        "name:fleiss_kappa|version:2|dimension:empathy|scale:0,1,2|stratum:all|interval:percentile-by-cluster"
         f"|confidence:0.95|n_bootstrap:200|seed:1|numpy:{np.__version__}"
         f"|data:{table.of_dimension('empathy').content_hash()}"
     )
@@ -112,6 +113,25 @@ def test_interval_of_fleiss_covers_about_as_often_as_it_says():
         kappa = rows_by_metric(rows)["fleiss_kappa"]
         n_covered += kappa.low <= true_kappa <= kappa.high
     assert 0.89 <= n_covered / n_studies <= 0.99
+
+
+@pytest.mark.slow
+def test_intervals_of_agreement_cover_on_800_responses_by_3_raters():
+    rng, shifts = np.random.default_rng(21), (0.0, 0.0, 0.3, 0.9)
+    many = simulated(rng, shifts, n_items=200_000).reshape(-1, 3)  # the truth is what very many dialogues give
+    truth = {
+        "fleiss_kappa": fleiss_kappa(many, EMPATHY),
+        "krippendorff_alpha_ordinal": krippendorff_alpha(many, EMPATHY),
+        "gwet_ac2_quadratic": gwet_ac(many, EMPATHY, weights="quadratic"),
+        "icc_2_1": icc_agreement(many, EMPATHY),
+    }
+    covered = {name: [] for name in truth}
+    for _ in range(200):
+        found = rows_by_metric(agreement_panel(table_unchecked(simulated(rng, shifts)), by=(), seed=1, n_bootstrap=300))
+        for name, value in truth.items():
+            covered[name].append(found[name].low <= value <= found[name].high)
+    for name, hits in covered.items():
+        assert 0.92 <= np.mean(hits) <= 0.97, name
 
 
 def test_constant_ratings_are_reported_in_full():

@@ -87,6 +87,14 @@ def test_the_smallest_p_is_one_in_trials_plus_one():
     assert (result.p_randomisation, result.p_bootstrap) == (1 / 200, 1 / 100)
 
 
+def test_one_dialogue_has_no_p_from_resampling():
+    references = References(PLAIN)
+    same, other = text_statistics(PLAIN, references), text_statistics([SENTENCES[-1]] * len(PLAIN), references)
+    together = np.zeros(len(PLAIN), dtype=int)
+    result = compare_systems(same, other, clusters=together, seed=1, n_permutations=99, n_bootstrap=99)["bleu_1"]
+    assert (result.p_randomisation, result.p_bootstrap, result.estimate.low) == (1, None, None)
+
+
 def test_changing_places_changes_the_sign_alone(rivals):
     good, poor, dialogues, _ = rivals
     there = compare_systems(good, poor, REFERENCE, clusters=dialogues, seed=5, n_permutations=500, n_bootstrap=500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 from metrics.report import DIGITS, DatasetTexts, StudyData, compute
 from metrics.results import ResultRow
 from metrics.table import RatingTable, Scale
-from metrics.text import CHAR, CHATGLM, REFERENCE, References, text_statistics, tokens_of
+from metrics.text import CHAR, CHATGLM, REFERENCE, MixedSignatures, References, text_statistics, tokens_of
 
 SCALES = (Scale("empathy", (0, 1, 2)), Scale("safety", (0, 1)))
 
@@ -94,6 +95,14 @@ def test_without_references_the_automatic_columns_say_so():
     sections = check(data)
     assert {row.estimate.reason for row in sections["texts"]} == {"no_pairs"}
     assert "text_differences" not in sections or not sections["text_differences"]
+
+
+def test_texts_that_were_counted_in_different_ways_do_not_stand_side_by_side():
+    mine, theirs = texts(), texts(references=("another", None, "third"))
+    with pytest.raises(MixedSignatures, match="in different ways"):
+        replace(mine, statistics={"A": mine.statistics["A"], "B": theirs.statistics["B"]})
+    with pytest.raises(ValueError, match="arm A has counts of 3 texts for 2 items"):
+        replace(mine, numbers=mine.numbers[:2])
 
 
 def test_equal_data_give_equal_numbers_and_rows_in_another_order_change_nothing():

@@ -125,7 +125,7 @@ def test_rows_that_cannot_be_trusted_are_refused_by_name(frame, complaint):
         RatingTable.from_frame(frame, SCALES)
 
 
-@pytest.mark.parametrize("points", [(1,), (0, 0), (2, 1)])
+@pytest.mark.parametrize("points", [(1,), (0, 0), (2, 1), (0, float("nan")), (0, float("inf"))])
 def test_a_scale_rises(points):
     with pytest.raises(ValueError, match="two or more rising points"):
         Scale("empathy", points)
