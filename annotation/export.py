@@ -197,7 +197,9 @@ def result_columns(*, see_systems: bool) -> tuple[Column, ...]:
         Column("topic", "Topic, empty = all together", "主题，空 = 全部合计"),
         Column("rater", "Rater, empty = all together", "评分者，空 = 全部合计", range="R1, R2, …"),
         Column(
-            "part", "Which point, pair of raters, pair of systems or protocol", "所指的分值、评分者对、系统对或规程"
+            "part",
+            "Which point, length, pair of raters, pair of systems or protocol",
+            "所指的分值、长度、评分者对、系统对或规程",
         ),
         Column("value", "The number, unrounded; empty = undefined", "数值（未舍入）；空 = 无定义", is_rounded=True),
         Column("low", "Lower end of the interval", "区间下限", is_rounded=True),
@@ -228,7 +230,9 @@ def result_rows(report: Report, results: Iterable[ResultRow]) -> Iterator[tuple[
     see_systems = report.facts.is_unblinded
     systems = {arm.code: (arm.system_slug, arm.system_name) for arm in report.facts.arms}
     counts = [c.name.removeprefix("n_") for c in result_columns(see_systems=False) if c.name.startswith("n_")]
+    own_columns = {"dataset", "system", "topic", "rater"}
     for row in results:
+        parts = {name: level for name, level in row.stratum.items() if name not in own_columns} | dict(row.detail)
         estimate, arm = row.estimate, row.stratum.get("system", "")
         yield (
             row.metric,
@@ -238,7 +242,7 @@ def result_rows(report: Report, results: Iterable[ResultRow]) -> Iterator[tuple[
             *(systems.get(arm, ("", "")) if see_systems else ()),
             row.stratum.get("topic", ""),
             row.stratum.get("rater", ""),
-            "; ".join(f"{key} {value}" for key, value in row.detail.items()),
+            "; ".join(f"{key} {value}" for key, value in parts.items()),
             estimate.value,
             estimate.low,
             estimate.high,
@@ -363,6 +367,7 @@ def _dictionary(report: Report, tables: dict[str, Table], shown: Iterable[Report
         "as the number", "",
     )  # fmt: skip
     yield ("all tables", "… reason", "Why the number is undefined", "无定义的原因", "", "")
+    yield ("all tables", "… note", "What a reader must know of the number", "关于该数值须知", "", "")
 
 
 _UNITS = {"text": "", "number": "", "percent": "share, 0 to 1", "p": "probability", "count": "count"}

@@ -27,9 +27,9 @@ _EN: Mapping[str, str] = {
     "agreement": "Agreement between raters is given as percent agreement, Fleiss’ κ, ordinal Krippendorff’s α and "
     "Gwet’s AC2 with quadratic weights, with percentile intervals from {n_bootstrap} resamples of dialogues; where "
     "all ratings are equal, coefficients are reported as undefined.",
-    "comparison": "Systems were compared in pairs by exchanging them within dialogues ({n_flips} sign flips), with "
-    "Holm’s correction over the pairs of each dimension; Cliff’s δ and the probability of superiority are given as "
-    "effect sizes.",
+    "comparison": "Systems were compared in pairs by exchanging them within dialogues ({n_flips} random sign flips, or "
+    "all there are where at most {exact_up_to} dialogues differ), with Holm’s correction over the pairs of each "
+    "dimension; Cliff’s δ and the probability of superiority are given as effect sizes.",
     "mixed": "A cumulative logit mixed model with systems and raters as fixed and dialogues and responses as random "
     "effects was fitted by maximum likelihood (numerical quadrature), beside generalised estimating equations "
     "clustered by dialogue.",
@@ -55,7 +55,8 @@ _ZH: Mapping[str, str] = {
     "{n_bootstrap} 次重抽样（随机种子 {seed}）。",
     "agreement": "评分者间一致性以一致百分比、Fleiss κ、有序 Krippendorff α 与二次加权 Gwet AC2 表示，"
     "百分位区间来自对对话的 {n_bootstrap} 次重抽样；所有评分相同时，系数记为无定义。",
-    "comparison": "系统两两比较采用对话内互换的置换检验（{n_flips} 次符号翻转），"
+    "comparison": "系统两两比较采用对话内互换的置换检验（{n_flips} 次随机符号翻转；"
+    "有差异的对话不超过 {exact_up_to} 段时穷举全部），"
     "并在每个维度的所有系统对之间作 Holm 校正；效应量为 Cliff δ 与优势概率。",
     "mixed": "以最大似然法（数值求积）拟合累积 logit 混合模型，系统与评分者为固定效应，"
     "对话与回复为随机效应；并列给出按对话聚类的广义估计方程。",

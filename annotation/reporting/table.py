@@ -115,7 +115,8 @@ class Flat:
 
 def flat(table: Table) -> Flat:
     """Every column as its value; where a column has intervals also "… low" and "… high", where it has counts
-    "… n", where it has reasons "… reason". Shares stay shares (0 to 1)."""
+    "… n", where it has reasons "… reason", where there is more to know of a number "… note". Shares stay shares
+    (0 to 1)."""
     names: list[str] = []
     columns: list[list[Plain]] = []
     rounding: list[bool] = []
@@ -132,11 +133,19 @@ def flat(table: Table) -> Flat:
             parts.append((f"{column.key} n", [cell.n for cell in cells]))
         if any(e is not None and e.reason for e in found):
             parts.append((f"{column.key} reason", [e.reason if e else None for e in found]))
+        if any(notes := [_note(cell) for cell in cells]):
+            parts.append((f"{column.key} note", list(notes)))
         for name, values in parts:
             names.append(name)
             columns.append(values)
-            rounding.append(column.kind in ("number", "percent", "p") and not name.endswith((" n", " reason")))
+            rounding.append(column.kind in ("number", "percent", "p") and not name.endswith((" n", " reason", " note")))
     return Flat(names, [list(row) for row in zip(*columns, strict=True)], rounding)
+
+
+def _note(cell: Cell) -> str | None:
+    """The codes of an estimate's notes, and what stands in small letters below the number."""
+    notes = [*(cell.estimate.notes if cell.estimate else ()), *([str(cell.small)] if cell.small else [])]
+    return "; ".join(notes) or None
 
 
 def _plain(cell: Cell) -> Plain:

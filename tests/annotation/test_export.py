@@ -310,7 +310,7 @@ def test_the_workbook_explains_itself(rated_study, researcher, as_user):
     assert book["Ratings"]["A1"].font.bold
     assert book["Ratings"].freeze_panes == "A2"
     explained = {row[1].value for row in book["Data dictionary"].iter_rows()}
-    endings = re.compile(" (low|high|n|reason)$")
+    endings = re.compile(" (low|high|n|reason|note)$")
     for name in book.sheetnames[:-3]:
         assert {endings.sub("", cell.value) for cell in book[name][1]} <= explained, name
     signatures = {row[2].value for row in book["Method"].iter_rows(min_row=2)}

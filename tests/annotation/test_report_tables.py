@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from annotation.export import result_columns, result_rows
 from annotation.reporting.facts import ArmCounts, ArmLabel, DatasetLabel, DimensionLabel, StudyFacts
 from annotation.reporting.figures import report_figures
 from annotation.reporting.latex import latex, latex_table
@@ -19,6 +21,7 @@ from annotation.reporting.tables import report_tables
 from metrics.report import StudyData, compute
 from metrics.results import Estimate
 from metrics.table import RatingTable, Scale
+from tests.annotation.small_data import small_data
 
 
 def facts(*, systems=("A", "B"), unblinded=False) -> StudyFacts:
@@ -98,6 +101,27 @@ def test_intervals_reasons_and_counts_have_columns_of_their_own():
     table = Table("t", "T", "C", [Column("name", "Name"), Column("kappa", "K", "number")], rows)
     assert flat(table).names == ["name", "kappa", "kappa low", "kappa high", "kappa n", "kappa reason"]
     assert flat(table).rows == [["=1+1", 0.5, 0.25, 0.75, 3, None], ["b", None, None, None, 0, "no_variation"]]
+
+
+def test_what_must_be_known_of_a_number_stands_in_files_and_beside_it_in_latex():
+    rough = Estimate(0.5, 0.25, 0.75, {"responses": 3}, "", "", notes=("few_clusters",))
+    rows = [[Cell(text="a"), Cell(estimate=rough)], [Cell(text="b"), Cell(value=1.0, small="by convention")]]
+    table = Table("t", "T", "C", [Column("name", "Name"), Column("kappa", "K", "number")], rows)
+    assert flat(table).names == ["name", "kappa", "kappa low", "kappa high", "kappa note"]
+    assert [row[-1] for row in flat(table).rows] == ["few_clusters", "by convention"]
+    lines = latex_table(table).split("\n")
+    assert r"a & 0.50$^{*}$ {\footnotesize {[}0.25, 0.75{]}} \\" in lines
+    assert r"b & 1.00 {\footnotesize by convention} \\" in lines
+    assert any(line.startswith(r"\par\smallskip{\footnotesize $^{*}$ fewer than 20 dialogues") for line in lines)
+
+
+def test_every_number_has_a_place_of_its_own_in_an_export():
+    made = Report(facts(), compute(small_data()), "", "")
+    names = [column.name for column in result_columns(see_systems=False)]
+    named = names[: names.index("value")]
+    places = Counter(row[: len(named)] for row in result_rows(made, made.rows()))
+    assert [place for place, n in places.items() if n > 1] == []
+    assert ("bleu_4", "", "set", "A", "", "", "length long; protocol chatglm") in places
 
 
 def test_the_published_figures_are_those_of_the_paper():

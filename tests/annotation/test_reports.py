@@ -316,6 +316,7 @@ def test_the_methods_paragraph_claims_only_what_was_done(open_study, researcher)
     english, chinese = (methods_paragraph(study_report(open_study), code) for code in ("en", "zh"))
     assert "4 systems answered 4 items" in english
     assert "BLEU" not in english  # nothing has a reference here
+    assert "no item has a reference" in paper_table(study_report(open_study)).remark
     assert "frozen" not in english
     assert "100 resamples" in english  # as the settings of the tests say
     assert "4 个系统回答了 4 个条目" in chinese

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -32,12 +33,13 @@ def paper_table(report: Report) -> Table:
     columns += [Column(d.key, d.short_name, "number") for d in report.facts.dimensions]
     scores = [key for key, _title in AUTOMATIC] + [d.key for d in report.facts.dimensions]
     rows: list[list[Cell]] = []
-    has_published = False
+    has_published, lacks_texts = False, False
     for dataset in report.facts.datasets:
         for arm in report.facts.arms:
             found = {score: _paper_value(report, dataset.slug, arm.code, score) for score in scores}
             if not any(found.values()):
                 continue
+            lacks_texts |= not any(e and e.value is not None for e in (found[key] for key, _title in AUTOMATIC))
             head = [dataset_cell(report, dataset.slug), Cell(arm=arm)]
             rows.append([*head, Cell(text=_("this study")), *(_without_interval(found[score]) for score in scores)])
             if published().has_row(dataset.published_as, arm.system_slug):
@@ -52,15 +54,29 @@ def paper_table(report: Report) -> Table:
         ),
         columns,
         rows,
-        remark=_(
-            "Rounded once, halves away from zero. Published: %(source)s. The difference is taken between figures "
-            "rounded to the paper’s decimals (Safety one, all others two)."
-        )
-        % {"source": published().source}
-        if has_published
-        else "",
+        remark=_paper_remark(has_published=has_published, lacks_texts=lacks_texts),
         n_headings=2,
     )
+
+
+def _paper_remark(*, has_published: bool, lacks_texts: bool) -> str:
+    remarks: list[Any] = []
+    if lacks_texts:
+        remarks.append(
+            _(
+                "Where BLEU and ROUGE are missing, no item has a reference, the arm is the reference itself, texts are "
+                "not counted yet, or a human reference among the arms keeps them hidden until the unblinding."
+            )
+        )
+    if has_published:
+        remarks.append(
+            _(
+                "Rounded once, halves away from zero. Published: %(source)s. The difference is taken between figures "
+                "rounded to the paper’s decimals (Safety one, all others two)."
+            )
+            % {"source": published().source}
+        )
+    return " ".join(map(str, remarks))
 
 
 def _paper_value(report: Report, dataset: str, arm: str, score: str) -> Estimate | None:

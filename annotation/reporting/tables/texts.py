@@ -172,7 +172,10 @@ def metric_table(report: Report) -> Table:
             Column("soft", _("Soft pairwise accuracy"), "percent"),
         ],
         rows,
-        remark=_("The ceiling is √ICC(2,k): no correlation with the mean of these raters exceeds it."),
+        remark=_(
+            "The ceiling is √ICC(2,k): on average, no correlation over all responses with the mean of these raters "
+            "exceeds it; within an item it is lower."
+        ),
         is_detail=True,
         n_headings=2,
     )  # fmt: skip
