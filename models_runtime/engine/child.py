@@ -42,7 +42,7 @@ class Child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._channel.fileno())
 
 
-def run_child(
+def as_child(
     body: Callable[[Child], int], failure_of: Callable[[Exception], Failure], *, traced: Collection[int]
 ) -> int:
     """The exit code of a process that does this.  traced: codes of failures whose traceback belongs in the log."""

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from models_runtime.engine.batch import TOLERANCE, Counts
-from models_runtime.engine.child import Child, Failure, read_job, run_child
+from models_runtime.engine.child import Child, Failure, as_child, read_job
 from models_runtime.engine.cpu import pack_linears
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
 from models_runtime.engine.generation import Generation, generate
@@ -258,7 +258,7 @@ def main(argv: Sequence[str]) -> int:
         job = read_job(argv, WorkerJob.from_json, BadJob, module="models_runtime.engine.worker")
         return run(job, child.emit, lambda: child.is_asked_to_stop)
 
-    return run_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY))
+    return as_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY))
 
 
 if __name__ == "__main__":

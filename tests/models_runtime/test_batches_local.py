@@ -20,19 +20,18 @@ from models_runtime.endpoints.reading import clean
 from models_runtime.engine.errors import ContextTooLong, EmptyDialogue, EngineError, PromptRefused
 from models_runtime.engine.prompts import Turn
 from models_runtime.engine.protocol import Work, WorkerJob, write_work
-from models_runtime.engine.spec import PRESETS
-from models_runtime.engine.worker import run as run_here
 from models_runtime.explanations import explain
 from models_runtime.models import RuntimeVersion
 from models_runtime.runtimes import LocalSettings
 from models_runtime.selectors.batches import batch_page, part_row
-from models_runtime.services import local
+from models_runtime.services import local, trying
 from models_runtime.services.batches import pause_batch, resume_batch, work_left
 from models_runtime.services.recording import Recorder
 from models_runtime.tasks import TRY, try_soon
 from tests import factories
 from tests.models_runtime import tiny
 from tests.models_runtime.batches import DECODING, launch, local_system, make_dataset, run
+from tests.models_runtime.here import run_worker_in, said_by
 
 # A child that loads torch takes some 4 s; what can be asked of one child is asked of one.
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -53,8 +52,11 @@ def weights(tmp_path_factory) -> Path:
     return tiny.causal(tmp_path_factory.mktemp("causal"))
 
 
-def test_a_batch_from_launch_to_text_counts(weights):
-    """Every item and repeat once, with its provenance; a stored response is kept; what it hands over is gone."""
+def test_a_batch_from_launch_to_text_counts(weights, tmp_path):
+    """Every item and repeat once, with its provenance; a stored response is kept; what it hands over is gone.
+
+    A response depends on system, key, repeat and seed: neither on the database's numbers nor on its neighbours.
+    """
     system, dataset = local_system(weights), make_dataset(4)
     kept = factories.make_response(dataset.items.first(), system, "早就写好的回复。")
     batch = launch(system, dataset=dataset, repeats=2, seed=7)
@@ -77,29 +79,21 @@ def test_a_batch_from_launch_to_text_counts(weights):
     run_job(counting.pk)
     assert TextCounts.objects.count() == 8
 
-
-def test_a_response_depends_on_key_and_seed_alone(weights, tmp_path):
-    """A response depends on system, key, repeat and seed: neither on the database's numbers nor on its neighbours."""
-    system = local_system(weights, decoding=PRESETS["soulchat-paper"].decoding)
-    dataset = make_dataset(3)
-    run(launch(system, dataset=dataset, seed=5))
-    stored = {r.item.key: r.original for r in Response.objects.filter(system=system).select_related("item")}
-    items = tmp_path / "items.jsonl"
-    work = [Work(i.key, 0, tuple(Turn(t["role"], t["text"]) for t in i.turns)) for i in dataset.items.order_by("-pk")]
+    items, newest_first = tmp_path / "items.jsonl", dataset.items.order_by("-pk")
+    work = [Work(i.key, r, tuple(Turn(t["role"], t["text"]) for t in i.turns)) for r in (1, 0) for i in newest_first]
     write_work(items, work)
-    said: list[dict] = []
-    asked = WorkerJob(weights=weights, items=items, decoding=PRESETS["soulchat-paper"].decoding, seed=5)
-    run_here(asked, said.append, lambda: False)
+    asked = WorkerJob(weights=weights, items=items, decoding=DECODING, seed=7, batch_rows=3)
     # Noise may hold a NUL, which no database takes as text; it is stored as a mark in its place.
-    written = {row["item"]: clean(row["text"]) for row in said if row["type"] == "response"}
-    assert written and stored == written
+    written = {(m["item"], m["repeat"]): clean(m["text"]) for m in said_by(asked) if m["type"] == "response"}
+    stored = {(r.item.key, r.repeat): r.original for r in responses.select_related("item")}
+    assert len(set(stored.values())) > 3 and stored.items() <= written.items()
 
 
 BAD = {"long": "context_too_long", "empty": "empty_dialogue", "no-turn": "empty_dialogue"}
 
 
-def test_an_item_that_cannot_be_answered_fails_alone_and_a_pause_keeps_what_is_there(weights, monkeypatch):
-    """One child for the bad items and the pause, one more for the rest; a third batch finds nothing to do."""
+def test_an_item_that_cannot_be_answered_fails_alone_and_a_pause_keeps_what_is_there(weights, monkeypatch, tmp_path):
+    """A child for the bad items and the pause; the rest is answered here; a third batch finds nothing to do."""
     decoding = replace(DECODING, max_input_tokens=400, max_new_tokens=32)
     n = 120  # some seconds of work, so that a pause comes in the middle of it on any machine
     system, dataset = local_system(weights, decoding=decoding, batch_rows=1), make_dataset(n)
@@ -122,7 +116,7 @@ def test_an_item_that_cannot_be_answered_fails_alone_and_a_pause_keeps_what_is_t
     assert 1 <= len(first) < n
     assert work_left(batch.parts.get())
     resume_batch(batch=batch, by=None)
-    expected, worker = [], local.run_worker
+    expected, worker = [], run_worker_in(tmp_path)
 
     def note(running, job, *args, **options):
         expected.append(job.expected_spec)
@@ -180,7 +174,8 @@ def test_a_folder_that_left_the_allowed_ones_is_not_read(weights, settings, tmp_
     assert "MODEL_DIRS" in sentence_of(part_row(batch.parts.get()).failed_job)
 
 
-def test_trying_out_tells_the_family_and_refuses_another_one(weights):
+def test_trying_out_tells_the_family_and_refuses_another_one(weights, monkeypatch, tmp_path):
+    monkeypatch.setattr(trying, "run_worker", run_worker_in(tmp_path))
     runtime = local_system(weights).runtime
     run_job(try_soon(runtime, by_id=None).pk)
     job = Job.objects.get(kind=TRY)

@@ -1,4 +1,4 @@
-"""What the parent of a child process sees: lines of JSON, exit codes, a child that listens. Quick, for want of torch."""
+"""What the parent of a child process sees: lines of JSON, exit codes, a child that listens. Without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models_runtime.engine.protocol import NOBODY_READS, BadJob
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = """
 import sys, time
-from models_runtime.engine.child import run_child
+from models_runtime.engine.child import as_child
 def body(child):
     child.heed_signals()
     print("a library's chatter")
@@ -24,7 +24,7 @@ def body(child):
     while not child.is_asked_to_stop:
         {what}
     return 3
-sys.exit(run_child(body, lambda error: (70, type(error).__name__, False), traced=(70,)))
+sys.exit(as_child(body, lambda error: (70, type(error).__name__, False), traced=(70,)))
 """
 
 

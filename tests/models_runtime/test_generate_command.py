@@ -28,6 +28,7 @@ from models_runtime.engine.prompts import TEMPLATES, Turn
 from models_runtime.engine.protocol import WorkerJob
 from models_runtime.engine.spec import PRESETS, DecodingConfig, SystemSpec, digest_of
 from tests.models_runtime import tiny
+from tests.models_runtime.here import child_messages
 
 # The tests below have no mark for the database, so pytest refuses any query.
 
@@ -42,6 +43,12 @@ def one_thread(monkeypatch):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     return tiny.causal(tmp_path_factory.mktemp("models") / "Tiny Chat")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Answered in this process, where the process itself is not what is asked about."""
+    monkeypatch.setattr(answering, "child_messages", child_messages)
 
 
 def write_items(folder: Path, n: int = 4) -> Path:
@@ -101,9 +108,11 @@ def test_it_answers_a_file_and_says_what_it_did(weights, tmp_path):
     assert {"versions", "device", "tokens_in", "tokens_out", "finish_reason", "seconds", "n_turns_cut"} <= set(known)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_responses(weights, tmp_path):
+def test_a_run_that_was_stopped_goes_on_to_the_same_responses(weights, tmp_path, monkeypatch):
+    """Stopped is a real child, which Ctrl-C reaches in the middle; the whole and the rest are answered here."""
     work, job = read_questions(write_items(tmp_path, 12), 2), make_job(weights)
-    with responses_file(tmp_path / "whole.jsonl") as whole:
+    with monkeypatch.context() as patched, responses_file(tmp_path / "whole.jsonl") as whole:
+        patched.setattr(answering, "child_messages", child_messages)
         assert answer(job, work, whole, system="s").n_responses == 24
 
     def interrupt(n_done: int, n_total: int, seconds: float) -> None:
@@ -117,6 +126,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_responses(weights, tmp_path)
     assert 3 <= first.n_responses < 24
     with path.open("a", encoding="utf-8") as file:
         file.write('{"item": "9#1", "resp')  # and then the power went
+    monkeypatch.setattr(answering, "child_messages", child_messages)
     with responses_file(path) as parts:
         second = answer(job, work, parts, system="s")
     assert second.n_there_before == first.n_responses
@@ -124,6 +134,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_responses(weights, tmp_path)
     assert sorted(map(told, rows_of(path))) == sorted(map(told, rows_of(tmp_path / "whole.jsonl")))
 
 
+@pytest.mark.usefixtures("here")
 def test_other_weights_do_not_go_on_with_a_file(weights, tmp_path):
     other = shutil.copytree(weights, tmp_path / "other")
     tensors = load_file(other / "model.safetensors")
@@ -136,6 +147,7 @@ def test_other_weights_do_not_go_on_with_a_file(weights, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.usefixtures("here")
 def test_a_model_of_another_family_is_refused(weights, tmp_path):
     arguments = ["generate", str(write_items(tmp_path, 1)), str(tmp_path / "r.jsonl"), "--weights", str(weights)]
     with pytest.raises(CommandError, match="family causal"):

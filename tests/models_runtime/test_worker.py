@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from models_runtime.engine import worker
-from models_runtime.engine.errors import CorruptShard, DeviceUnavailable
+from models_runtime.engine.errors import CorruptShard, DeviceUnavailable, WeightsMissing
 from models_runtime.engine.prompts import TEMPLATES, Turn
 from models_runtime.engine.protocol import (
     BAD_JOB,
@@ -226,15 +226,6 @@ def test_as_a_process_it_speaks_json_lines_and_stops_on_sigterm_between_two_step
     assert 1 <= said[-1]["n_responses"] < 60
 
 
-def test_as_a_process_its_last_words_and_exit_code_say_what_was_wrong(weights, tmp_path):
-    child = start({**make_job(weights, tmp_path).to_json(), "weights": "/nowhere/at/all"}, tmp_path)
-    out, _ = child.communicate(timeout=300)
-    assert child.returncode == BAD_MODEL
-    last = json.loads(out.splitlines()[-1])
-    assert (last["type"], last["error_class"], last["is_final"]) == ("failed", "WeightsMissing", True)
-    assert "/nowhere/at/all" in last["error"]
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -242,6 +233,7 @@ def test_as_a_process_its_last_words_and_exit_code_say_what_was_wrong(weights, t
         (OtherSpec("x"), (BAD_JOB, "OtherSpec", True)),
         (DeviceUnavailable("x"), (NO_DEVICE, "DeviceUnavailable", True)),
         (CorruptShard("x"), (BAD_MODEL, "CorruptShard", True)),
+        (WeightsMissing("x"), (BAD_MODEL, "WeightsMissing", True)),
         (torch.OutOfMemoryError("x"), (OUT_OF_MEMORY, "OutOfMemory", False)),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), (OUT_OF_MEMORY, "OutOfMemory", False)),
         (ZeroDivisionError("x"), (BUG, "ZeroDivisionError", False)),

@@ -35,7 +35,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from models_runtime.engine.child import Child, last_words, read_job, run_child
+from models_runtime.engine.child import Child, as_child, last_words, read_job
 from models_runtime.engine.errors import DeviceUnavailable, EngineError
 from models_runtime.engine.loading import adapter_digest, weights_digest
 from models_runtime.engine.memory import is_out_of_memory
@@ -266,7 +266,7 @@ def main(argv: Sequence[str]) -> int:
             stop_file.unlink(missing_ok=True)  # of a launcher that was killed
         return run(job, child.emit, lambda: child.is_asked_to_stop or stop_file.exists())
 
-    return run_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY, LostPeer.exit_code))
+    return as_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY, LostPeer.exit_code))
 
 
 if __name__ == "__main__":
