@@ -53,6 +53,7 @@ def test_from_the_questions_to_a_run_that_is_stopped_and_goes_on(site, new_conte
     wrong += check(page)
     page.get_by_role("button", name="Launch").dblclick()
     expect(page.get_by_role("heading", name="E2E run")).to_be_visible()
+    run = page.url
     expect(page.get_by_text("Waiting")).to_be_visible()
 
     python(
@@ -85,6 +86,10 @@ def test_from_the_questions_to_a_run_that_is_stopped_and_goes_on(site, new_conte
     )
     expect(page.get_by_role("heading", name="Answers to held-out samples")).to_be_visible()  # the page came anew
     wrong += check(page)
+    for gone in ("remove", "checkpoints/remove"):
+        page.goto(f"{run}{gone}/")
+        wrong += check(page)
+    page.goto(run)
     follow(page.get_by_role("link", name="E2E run"))
     expect(page.get_by_role("heading", name="Where it comes from")).to_be_visible()
     wrong += check(page)
