@@ -68,6 +68,7 @@ def test_the_papers_run_takes_as_long_as_reckoned_by_hand(hardware, hours):
 
 def test_an_unknown_device_has_no_hours_rather_than_somebody_elses():
     cost = estimate(SOULCHAT_PAPER, CHATGLM_6B, LENGTHS, Hardware("Some GPU", 1e12), is_prefix_model=True)
+    assert peak_tflops("NVIDIA H100 NVL") == 835 and peak_tflops("NVIDIA H100 80GB HBM3") == 989
     assert peak_tflops("Some GPU") is None and cost.hours is None and cost.samples_per_second is None
 
 

@@ -210,17 +210,17 @@ def test_a_run_whose_weights_are_needed_stays_and_says_by_whom(client):
         remove_run(run=run, by=None)
 
 
-def test_checkpoints_go_but_for_the_one_that_the_run_goes_on_from(client):
+def test_checkpoints_go_but_for_those_that_the_run_may_go_on_from(client):
     run = make_run()
-    old, newest = checkpoint(run, 2), checkpoint(run, 4)
+    old, before, newest = (checkpoint(run, step) for step in (2, 3, 4))
     half = checkpoint(run, 6, is_complete=False)
     detail, address = (reverse(name, args=[run.public_id]) for name in ("run_detail", "run_remove_checkpoints"))
     page = client.get(address).content.decode()
-    assert old in page and f"{newest} stays" in page and half not in page
+    assert old in page and f"{newest}, {before} will be kept" in page and half not in page
     assert client.post(address).url == detail
     assert done(Job.objects.get(kind=removal.REMOVE)).state == "done"
-    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == [newest, half]
-    assert AuditEvent.objects.get(action="run.checkpoints_removed").detail["kept"] == newest
+    assert sorted(path.name for path in (run.folder / "checkpoints").iterdir()) == [before, newest, half]
+    assert AuditEvent.objects.get(action="run.checkpoints_removed").detail["kept"] == [newest, before]
     with pytest.raises(RunRefused, match="no checkpoint that is not needed"):
         remove_checkpoints(run=run, by=None)
 
@@ -230,7 +230,7 @@ def test_checkpoints_go_but_for_the_one_that_the_run_goes_on_from(client):
         remove_checkpoints(run=run, by=None)
     Job.objects.filter(pk=run.job_id).update(state="done")
     TrainingRun.objects.filter(pk=run.pk).update(system=factories.make_system())
-    assert done(remove_checkpoints(run=run, by=None)).result == {"n": 2}
+    assert done(remove_checkpoints(run=run, by=None)).result == {"n": 3}
     assert not list((run.folder / "checkpoints").iterdir())
 
 

@@ -29,6 +29,7 @@ MFU_FORMULA = "FLOPs the samples need / (seconds x devices x peak), without padd
 # are twice as high and nobody reaches them in training. First match counts. A device that is not listed has no MFU.
 PEAK_TFLOPS = (
     ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
     ("H200", 989.0),
     ("H100", 989.0),
     ("H800", 989.0),

@@ -145,12 +145,13 @@ def remove_run(*, run: TrainingRun, by: User | None) -> Job:
 
 
 def removal_of_checkpoints(run: TrainingRun) -> Removal:
-    """All but the newest; once the weights are registered, all."""
+    """All but the newest two; once the weights are registered, all."""
     reasons = _why_busy(run)
     going, kept = _checkpoints(run)
     if not going:
         reasons.append(_("There is no checkpoint that is not needed."))
-    stays = _("%(name)s stays: the run goes on from there.") % {"name": kept} if kept else ""
+    told = _("%(names)s will be kept: the run goes on from the newest one that is whole.")
+    stays = told % {"names": ", ".join(kept)} if kept else ""
     folder = run.folder / CHECKPOINTS
     return Removal([Piece(name, size_of(folder / name)) for name in going], stays, reasons)
 
@@ -166,15 +167,15 @@ def remove_checkpoints(*, run: TrainingRun, by: User | None) -> Job:
     return _enqueue(run, by, what="checkpoints", names=going)
 
 
-def _checkpoints(run: TrainingRun) -> tuple[list[str], str]:
-    """Names of those that are not needed, and of the one that is ("" = none)."""
+def _checkpoints(run: TrainingRun) -> tuple[list[str], list[str]]:
+    """Names of those that are not needed, and of those that are: the newest may be damaged, unseen until it is read."""
     folder = run.folder / CHECKPOINTS
     names = sorted((path.name for path in folder.glob("step-*")), reverse=True)
     complete = [name for name in names if (folder / name / MARKER).is_file()]
     if run.system_id is not None:
-        return names, ""
-    kept = complete[0] if complete else ""
-    return [name for name in names if name < kept], kept
+        return names, []
+    kept = complete[:2]
+    return [name for name in names if kept and name < kept[-1]], kept
 
 
 def _why_busy(run: TrainingRun) -> list[str]:
