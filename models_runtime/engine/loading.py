@@ -519,7 +519,7 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, model: PreTrainedModel
     """Raises TokenizerMissing if the tokenizer has words for which the model has no embedding."""
     words: Any = tokenizer
     n_words = max(words.get_vocab().values()) + 1 if hasattr(words, "get_vocab") else int(words.vocab_size)
-    n_rows = model.get_input_embeddings().num_embeddings
+    n_rows = len(cast(Any, model.get_input_embeddings()).weight)
     if n_words > n_rows:
         raise TokenizerMissing(
             f"{folder}: the tokenizer has {n_words} words, the weights {n_rows}; they belong to different models"
