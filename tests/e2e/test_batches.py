@@ -53,8 +53,13 @@ def test_from_a_systems_page_to_a_batch_that_is_paused_and_goes_on(site, new_con
     follow(page.get_by_role("button", name="See what it will take"))
     expect(page.get_by_role("row").filter(has_text="E2E Toy")).to_contain_text("by the rule below")
     wrong += check(page)
+    confirm = page.url
     page.get_by_role("button", name="Launch").dblclick()
     expect(page.get_by_text("0 of 4 responses are there.")).to_be_visible()
+    batch = page.url
+    page.goto(confirm)  # as in another tab, or by the way back
+    expect(page.get_by_text("This was launched already")).to_be_visible()
+    assert page.url == batch
 
     part = "part = BatchPart.objects.get(system__slug='e2e-toy')\n"
     python(

@@ -85,7 +85,7 @@ def test_a_corpus_goes_by_one_button_after_a_page_that_says_what_goes(client, ad
     folder = with_folder(corpus, "train/ids.bin", "corpus.json")
     address = reverse("corpus_remove", args=[corpus.public_id])
     page = client.get(address).content.decode()
-    for told in (str(folder), '<td class="num">1.0</td>', "mine.json", "1 case of the review", "Remove for good"):
+    for told in ("What was prepared", "1.0 GB</td>", "mine.json", "1 case of the review", "Remove for good"):
         assert told in page, told
     assert "ours.json" not in page and folder.exists() and Corpus.objects.count() == 2
 
@@ -186,7 +186,7 @@ def test_a_run_without_a_system_goes_with_its_folder(client):
     with_folder(run, "steps.csv", n_bytes=100)
     address = reverse("run_remove", args=[run.public_id])
     page = client.get(address).content.decode()
-    assert "/checkpoints" in page and "steps.csv" in page and '<td class="num">0.5</td>' in page
+    assert ">checkpoints</th>" in page and "steps.csv" in page and "512.0 MB</td>" in page
     for _ in range(2):
         assert client.post(address).url == reverse("run_list")
     assert not TrainingRun.objects.exists() and AuditEvent.objects.filter(action="run.removed").count() == 1

@@ -174,8 +174,8 @@ class RewritingForm(forms.Form):
     name = forms.CharField(label=gettext_lazy("Name"), max_length=200)
     file = forms.FileField(
         label=gettext_lazy("File of questions"),
-        required=False,  # the page that asks once more has it as an upload
         allow_empty_file=True,
+        error_messages={"required": gettext_lazy("Choose the file of questions.")},
         help_text=gettext_lazy("JSONL, CSV or XLSX with key, question, answer and, where known, topic."),
     )
     system = forms.ModelChoiceField(
@@ -235,6 +235,7 @@ class RewritingForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["file"].required = not self.data.get("upload")  # the page that asks once more has it as an upload
         self.read: list[Question] = []
         self.problems: list[Problem] = []
 

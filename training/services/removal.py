@@ -74,7 +74,7 @@ def removal_of_corpus(corpus: Corpus) -> Removal:
         reasons.append(_("Corpora were prepared after its verdicts: %(names)s.") % {"names": names})
     if not corpus.path and (names := _named(Corpus.objects.filter(path__in=_spellings(corpus.folder)))):
         reasons.append(_("The same folder is registered under another name: %(names)s.") % {"names": names})
-    pieces = [] if corpus.path else [Piece(str(corpus.folder), size_of(corpus.folder))]
+    pieces = [] if corpus.path else [Piece(_("What was prepared"), size_of(corpus.folder))]
     pieces += [Piece(name, size_of(upload_path(upload, folder=UPLOADS))) for name, upload in _own_uploads(corpus)]
     if n := corpus.review_cases.count():
         pieces.append(Piece(ngettext("%(n)s case of the review", "%(n)s cases of the review", n) % {"n": n}, 0))
@@ -125,7 +125,7 @@ def removal_of_run(run: TrainingRun) -> Removal:
         reasons.append(_("Runs began with its weights: %(names)s.") % {"names": names})
     if names := _named(Corpus.objects.filter(weights__contains=mine)):
         reasons.append(_("Corpora were prepared for its weights: %(names)s.") % {"names": names})
-    pieces = [Piece(str(path), size_of(path)) for path in sorted(_entries(run.folder))]
+    pieces = [Piece(path.name, size_of(path)) for path in sorted(_entries(run.folder))]
     return Removal(pieces, _("The corpus stays, and so do the acts in the log."), reasons)
 
 
