@@ -26,7 +26,7 @@ fi
 run services -m "services" > "$reports/services.log" 2>&1 &
 services=$!
 failed=0
-run e2e -n 2 -m "e2e" tests/e2e || failed=1
+run e2e -n 2 --dist worksteal -m "e2e" tests/e2e || failed=1
 wait "$services" || failed=1
 cat "$reports/services.log"
 "$bin/python" - "$reports" <<'PY'
