@@ -240,6 +240,13 @@ def test_a_rewriting_is_asked_for_once(client, settings, systems):
     assert "0 of 1 questions are done with" in page and "<script>alert" not in page and "hx-get" in page
 
 
+def test_a_file_that_was_no_utf_8_is_marked(client):
+    sources = [rows.CARD["sources"][0] | {"encoding": encoding} for encoding in ("utf-8", "gb18030")]
+    corpus = rows.ready_corpus(card=rows.CARD | {"sources": sources})
+    page = client.get(reverse("corpus_detail", args=[corpus.public_id])).content.decode()
+    assert page.count("read as GB18030") == 1
+
+
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite lets one writer in at a time")
 @pytest.mark.django_db(transaction=True)
 def test_of_two_that_ask_at_once_both_come_to_one_corpus_and_one_rewriting(client, settings, systems):
