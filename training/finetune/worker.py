@@ -261,9 +261,9 @@ def main(argv: Sequence[str]) -> int:
         if job.processes > 1 and not dist.is_torchelastic_launched():
             return launch(argv[0], job, child.emit)
         child.heed_signals()
-        stop_file = job.folder / STOP_FILE
         if not dist.is_torchelastic_launched():
-            stop_file.unlink(missing_ok=True)  # of a launcher that was killed
+            return run(job, child.emit, lambda: child.is_asked_to_stop)
+        stop_file = job.folder / STOP_FILE  # the launcher's word
         return run(job, child.emit, lambda: child.is_asked_to_stop or stop_file.exists())
 
     return as_child(body, failure_of, traced=(BUG, OUT_OF_MEMORY, LostPeer.exit_code))
